@@ -5,6 +5,10 @@ PY      ?= python3
 UV      := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
+# Certificates as the system has them, so that a company's own authority works as it does for pip.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= true
+endif
 # `make test PY=python3.13` keeps an environment of its own beside the usual one.
 VENV    := $(if $(filter command line,$(origin PY)),.venv-$(notdir $(PY)),.venv)
 V       := $(VENV)/bin
