@@ -15,7 +15,7 @@ V       := $(VENV)/bin
 ARGS    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check e2e docs bench torture lock format clean
+.PHONY: help serve demo test check e2e docs bench torture format lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
