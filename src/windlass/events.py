@@ -1,0 +1,151 @@
+"""Facts, told to whoever subscribed: logs, metrics and users' own hooks.
+
+Code that makes something happen emits a typed event and formats nothing. An event that nobody
+subscribed to is not even made: emitters ask :meth:`EventBus.wants` first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+
+from windlass.job import Failure, Job, JobId, Status, WorkerId
+
+__all__ = [
+    "AckStale",
+    "BackgroundFailed",
+    "Event",
+    "EventBus",
+    "JobEnded",
+    "JobEnqueued",
+    "JobStarted",
+    "LoopStalled",
+    "StoreFailed",
+    "StoreRecovered",
+    "WorkerLost",
+    "WorkerStarted",
+    "WorkerStopped",
+]
+
+_log = logging.getLogger("windlass.events")
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Base of all events."""
+
+
+class JobEnqueued(Event, frozen=True):
+    """A job was accepted (``duplicate``: it stood already)."""
+
+    job: Job
+    duplicate: bool = False
+
+
+class JobStarted(Event, frozen=True):
+    """A run begins. ``waited``: from ready to started."""
+
+    job: Job
+    worker: WorkerId
+    waited: timedelta
+
+
+class JobEnded(Event, frozen=True):
+    """A run is over and its Ack was answered: ``status`` is where the job stands now."""
+
+    job: Job
+    worker: WorkerId
+    status: Status
+    ran: timedelta
+    failure: Failure | None = None
+    reason: str | None = None
+
+
+class AckStale(Event, frozen=True):
+    """What a worker wanted to write was refused: the claim was no longer its own."""
+
+    id: JobId
+    worker: WorkerId
+    operation: str
+
+
+class WorkerStarted(Event, frozen=True):
+    worker: WorkerId
+    slots: int
+    queues: tuple[str, ...] | None
+
+
+class WorkerStopped(Event, frozen=True):
+    worker: WorkerId
+    handed_back: int
+
+
+class WorkerLost(Event, frozen=True):
+    """This worker was declared dead by others: it ends what it holds."""
+
+    worker: WorkerId
+
+
+class LoopStalled(Event, frozen=True):
+    """The handlers' event loop did not turn for ``blocked``; ``stacks`` shows where it stands."""
+
+    worker: WorkerId
+    blocked: timedelta
+    stacks: str
+
+
+class StoreFailed(Event, frozen=True):
+    """An operation failed and will be tried again."""
+
+    operation: str
+    error: str
+
+
+class StoreRecovered(Event, frozen=True):
+    operation: str
+
+
+class BackgroundFailed(Event, frozen=True):
+    """An in-process background function raised; the application lives on."""
+
+    name: str
+    error: str
+    traceback: str
+
+
+E = TypeVar("E", bound=Event)
+
+
+class EventBus:
+    """Subscribers by event type. Handlers are plain functions, called in the emitter's thread."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[type[Event], tuple[Callable[..., None], ...]] = {}
+
+    def subscribe(self, kind: type[E], handler: Callable[[E], None]) -> Callable[[], None]:
+        """Call *handler* with every event of exactly this *kind*; the answer ends it."""
+        self._handlers[kind] = (*self._handlers.get(kind, ()), handler)
+
+        def unsubscribe() -> None:
+            rest = tuple(h for h in self._handlers.get(kind, ()) if h is not handler)
+            if rest:
+                self._handlers[kind] = rest
+            else:
+                self._handlers.pop(kind, None)
+
+        return unsubscribe
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Whether anybody would notice."""
+        return kind in self._handlers
+
+    def emit(self, event: Event) -> None:
+        """Tell all subscribers. One that raises is logged and does not disturb the others."""
+        for handler in self._handlers.get(type(event), ()):
+            try:
+                handler(event)
+            except Exception:
+                _log.exception("An event handler failed", extra={"event": type(event).__name__})
