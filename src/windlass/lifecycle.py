@@ -64,9 +64,7 @@ TRANSITIONS: Mapping[Verb, Mapping[Status | None, frozenset[Status | None]]] = {
     Verb.PROMOTE: {_S.SCHEDULED: frozenset({_S.PENDING})},
     Verb.CLAIM: {_S.PENDING: frozenset({_S.PROCESSING})},
     Verb.ACK: {
-        _S.PROCESSING: frozenset(
-            {_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.SCHEDULED, _S.PENDING}
-        ),
+        _S.PROCESSING: frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.SCHEDULED, _S.PENDING}),
     },
     # A running job is asked to end (`cancel_requested`) and stays `processing` until its Ack.
     Verb.CANCEL: {
@@ -143,9 +141,7 @@ class Cancelled(msgspec.Struct, frozen=True):
     reason: str = "cancelled on request"
 
 
-Outcome = (
-    Returned | Raised | TimedOut | Crashed | Expired | Snoozed | Interrupted | Cancelled
-)
+Outcome = Returned | Raised | TimedOut | Crashed | Expired | Snoozed | Interrupted | Cancelled
 
 
 class Change(msgspec.Struct, frozen=True):
