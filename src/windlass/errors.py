@@ -220,7 +220,7 @@ class NotSupported(StoreError):
     """This kind of store cannot do what was asked."""
 
 
-class TaskSignal(Exception):  # noqa: N818 - it says how a run ended, it is no error
+class TaskSignal(Exception):
     """Raised by a task to say how its run ended."""
 
 
@@ -249,15 +249,13 @@ class Snooze(TaskSignal):
         self.delay = after
 
 
-class NonRetryable(Exception):  # noqa: N818 - a marker to derive from, named as users say it
+class NonRetryable(Exception):
     """Base or mixin for users' own exceptions after which a retry makes no sense."""
 
 
 def _as_delay(value: float | timedelta | None) -> timedelta | None:
-    if value is None or isinstance(value, timedelta):
-        delay = value
-    else:
-        delay = timedelta(seconds=value)
-    if delay is not None and delay < timedelta(0):
+    if isinstance(value, float | int):
+        value = timedelta(seconds=value)
+    if value is not None and value < timedelta(0):
         raise ValueError("A delay cannot be negative.")
-    return delay
+    return value

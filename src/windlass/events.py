@@ -73,12 +73,16 @@ class AckStale(Event, frozen=True):
 
 
 class WorkerStarted(Event, frozen=True):
+    """A worker registered and begins to claim."""
+
     worker: WorkerId
     slots: int
     queues: tuple[str, ...] | None
 
 
 class WorkerStopped(Event, frozen=True):
+    """A worker left; it handed back this many jobs unfinished."""
+
     worker: WorkerId
     handed_back: int
 
@@ -105,6 +109,8 @@ class StoreFailed(Event, frozen=True):
 
 
 class StoreRecovered(Event, frozen=True):
+    """An operation that had failed works again."""
+
     operation: str
 
 
