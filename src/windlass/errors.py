@@ -18,6 +18,7 @@
     │   ├── JobCancelled            result() of a job that ended ``cancelled``
     │   ├── ResultTimeout           result() waited long enough (also a TimeoutError)
     │   └── ClaimLost               the running task no longer holds its job
+    ├── Closed                      used before it was opened, or after it was closed (also a RuntimeError)
     └── StoreError                  the place where jobs live
         ├── StoreUnavailable        cannot be reached or opened now; trying again may help
         ├── StoreFull               the disk (or the store's own limit) is full
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClaimLost",
+    "Closed",
     "ConfigError",
     "Discard",
     "DuplicateJob",
@@ -194,6 +196,10 @@ class ResultTimeout(JobError, TimeoutError):
 
 class ClaimLost(JobError):
     """The running task no longer holds its job: what it writes would be ignored, so it should end."""
+
+
+class Closed(WindlassError, RuntimeError):
+    """Used before it was opened, or after it was closed."""
 
 
 class StoreError(WindlassError):
