@@ -175,12 +175,16 @@ class Ack(msgspec.Struct, frozen=True):
     lane: Lane
     then: Change
     if_cancel_requested: Change
+    reclaimed: bool = False
+    """Made for a dead worker by someone else: the token is cleared, so that the owner's own Ack, if it
+    still comes, is refused and not mistaken for this one."""
 
 
 def settle(job: Job, outcome: Outcome, policy: RetryPolicy, roll: float) -> Ack:
     """What follows *outcome* for *job*, by *policy*; *roll* is random in [0, 1)."""
     then = _follow(job, outcome, policy, roll)
-    return Ack(job.claim, job.lane, then, _if_cancel_requested(then))
+    reclaimed = isinstance(outcome, Expired)
+    return Ack(job.claim, job.lane, then, _if_cancel_requested(then), reclaimed)
 
 
 def _follow(job: Job, outcome: Outcome, policy: RetryPolicy, roll: float) -> Change:

@@ -170,7 +170,8 @@ class JobStore(Protocol):
         """Apply each Ack whose job is ``processing`` under its token; answer in order.
 
         ``then`` is applied, or ``if_cancel_requested`` when a cancellation was requested. The token
-        stays on the row, so that the same Ack repeated answers ``applied`` and changes nothing.
+        stays on the row, so that the same Ack repeated answers ``applied`` and changes nothing; a
+        ``reclaimed`` Ack clears it, so that the dead worker's own, should it still come, is stale.
         ``scheduled``: ready_at = now + delay. ``pending`` (hand-back): ready_at as it was; not
         ``started``: the rate is refunded. Final: finished_at now, result, reason, unique key
         released unless chosen for that status. A status in which the key counts, when another has

@@ -152,6 +152,11 @@ def test_the_crash_of_a_jobs_own_process_is_charged_at_once() -> None:
     assert (last.status, last.reason) == (Status.FAILED, "crashed its worker")
 
 
+def test_only_a_reclaimers_ack_is_marked_as_one() -> None:
+    assert settle(running(), Expired(FAILURE), POLICY, 0.0).reclaimed
+    assert not settle(running(), Crashed(FAILURE), POLICY, 0.0).reclaimed
+
+
 @pytest.mark.parametrize("outcome", [Expired(FAILURE), Crashed(FAILURE)])
 def test_at_most_once_work_fails_when_it_is_lost(outcome: Outcome) -> None:
     assert then(outcome, on_lost="fail").status is Status.FAILED
