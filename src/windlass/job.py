@@ -101,6 +101,13 @@ class Unique(msgspec.Struct, frozen=True):
     within: frozenset[Status] = ACTIVE
     on_conflict: Literal["return", "replace", "reject"] = "return"
 
+    @classmethod
+    def while_waiting(
+        cls, key: str, on_conflict: Literal["return", "replace", "reject"] = "return"
+    ) -> Unique:
+        """The key counts until the job starts: one may wait while another runs."""
+        return cls(key, WAITING, on_conflict)
+
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a job shall be run. One object may serve many jobs; the client validates it once."""
@@ -194,9 +201,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     token: Token | None = None
     """Of the present or latest hand-out; None after anyone but the holder changed the job."""
     worker: WorkerId | None = None
+    """Of the present or latest hand-out."""
     timeout: timedelta | None = None
     expires_at: datetime | None = None
     unique_key: str | None = None
+    """The key that it holds now; None while its status is not among those chosen for the key."""
     cancel_requested: bool = False
     on_lost: Literal["retry", "fail"] = "retry"
     tags: tuple[str, ...] = ()

@@ -8,6 +8,10 @@ Three narrow protocols, one for each kind of caller; :class:`Store` is all of th
 * :class:`ControlStore`: looking and intervening (people, through ``control``).
 * :class:`Store`: both, and opening and closing.
 
+A time has come from its very instant on (now ≥ it): due, expired, lease run out, kept long enough.
+A unique key is released by whatever ends its hold, and taken only by insert, ack and retry; the job's
+``unique_key`` is the key that it holds now.
+
 Stores raise :class:`~windlass.errors.StoreError` and nothing else for their own troubles. After
 ``StoreUnavailable`` a write may or may not have happened: every write can be repeated as it is.
 """
@@ -142,7 +146,8 @@ class JobStore(Protocol):
         """Accept *jobs*: all of them or, when anything is raised, none.
 
         Answers in order, after the commit that makes them durable. A job is ``scheduled`` when its
-        ``delay`` or ``run_at`` lies ahead by the store's clock, else ``pending``.
+        ``delay`` or ``run_at`` lies ahead by the store's clock, else ``pending`` and ready now, so
+        that a time long past is no head start. ``expires_at`` = ready_at + expires.
         Same id again: the stored job, as duplicate, if the body is the same (type, payload and
         options, by ``job.fingerprint``; a job that is not ``keyed`` is not compared); else
         :class:`~windlass.errors.IdConflict`.
@@ -161,7 +166,8 @@ class JobStore(Protocol):
         suspects unless wanted; jobs past ``expires_at``; what would exceed a concurrency limit of
         the queue or the type (counted over all ``processing`` jobs) or has no room in a rate. Rates
         are charged per job handed out. Each becomes ``processing`` with this token and worker,
-        fence + 1, started_at now; its ``errors`` are left out of the answer.
+        fence + 1, started_at now, no progress and no note; ``errors`` are left out of the answer.
+        ``opens_in`` is of use, and exact, when fewer than *limit* jobs were handed out.
         Two calls at once never hand out the same job. A worker that is unknown or dead gets
         nothing. The hand-out need not be durable when answered: a lost one is found as pending.
         """
@@ -175,13 +181,16 @@ class JobStore(Protocol):
         ``scheduled``: ready_at = now + delay. ``pending`` (hand-back): ready_at as it was; not
         ``started``: the rate is refunded. Final: finished_at now, result, reason, unique key
         released unless chosen for that status. A status in which the key counts, when another has
-        taken the key meanwhile: the job goes on without it. failures, crashes, charges rise as
+        taken the key meanwhile: the job goes on without it. A job that has started expires no more:
+        ``expires_at`` is cleared unless the change is ``unstarted``. failures, crashes, charges rise as
         the change says; a failure is appended to errors (the last 20 are kept). Durable when
         answered. One Ack that cannot be applied never hinders another.
         """
 
     async def progress(self, claim: Claim, fraction: float | None, note: str | None) -> bool:
-        """Note progress, iff *claim* holds; False when it does not. Need not be durable."""
+        """Note progress, iff *claim* holds; False when it does not. Need not be durable.
+
+        None leaves the fraction, or the note, as it was."""
 
     async def log(self, claim: Claim, lines: Sequence[LogLine]) -> bool:
         """Append lines to the job's log (the last 1,000 are kept), iff *claim* holds."""
@@ -196,7 +205,8 @@ class JobStore(Protocol):
 
     async def promote(self, limit: int) -> Promotion:
         """Up to *limit* due ``scheduled`` jobs become ``pending``, earliest first; as many waiting
-        jobs past their ``expires_at`` become ``cancelled`` (reason "expired before it started").
+        jobs past their ``expires_at`` become ``cancelled`` (reason "expired before it started"), and
+        these first. The token stays on what was promoted, and is cleared on what expired.
         Any number may call at once; each job moves once."""
 
     async def reclaim(
@@ -249,12 +259,14 @@ class ControlStore(Protocol):
 
     async def cancel(self, ids: Sequence[JobId], *, reason: str) -> list[Job | None]:
         """Waiting jobs become ``cancelled`` with the *reason*; running ones get
-        ``cancel_requested``; final ones are left alone. Answers the jobs as they then are."""
+        ``cancel_requested``; final ones are left alone. Waiting ones lose their token. Answers the
+        jobs as they then are."""
 
     async def retry(self, ids: Sequence[JobId]) -> list[Retried]:
         """Final jobs become ``pending`` now, in a new generation: failures, crashes and charges 0,
-        no cancellation request, no result, token cleared; errors are kept. ``scheduled`` ones
-        become ``pending`` now and keep their counts. Skipped, saying why: ``processing``,
+        no cancellation request, no result, reason, finished_at or progress, token cleared; errors
+        are kept. ``scheduled`` ones become ``pending`` now, lose their token and keep their counts.
+        Both are ready now and expire no more. Skipped, saying why: ``processing``,
         ``pending``, a unique key that another holds, no such job. Capacity does not count here."""
 
     async def prune(self, retention: Retention, limit: int) -> int:
@@ -272,7 +284,8 @@ class ControlStore(Protocol):
 
     async def set_limits(self, limits: Sequence[Limit]) -> None:
         """Set each limit whole, by (scope, name). A declared one (``operator=False``) leaves an
-        operator's in place, and leaves the rate's accumulated charge as it is."""
+        operator's in place, and leaves the rate's accumulated charge as it is; an operator's
+        starts with no charge."""
 
     async def workers(self) -> list[WorkerInfo]:
         """Workers not declared dead, oldest first; ``seen_at`` and ``lease_until`` tell how fresh."""
