@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +21,8 @@ __all__ = ["default_schema", "field_errors", "foreign_type", "json_schema", "res
 
 _AT = re.compile(r"(?P<what>.*?) - at `(?P<key>key` in `)?\$(?P<path>.*)`", re.DOTALL)
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|(?P<any>\[\.\.\.\])")
+_LONG = 100_000
+"""Characters of an error that are read: the place stands at the end of a message of any length."""
 _ABSENT = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`")
 
 
@@ -47,7 +49,7 @@ def foreign_type(hint: Any) -> Any | None:
             continue
         seen.add(id(node))
         if isinstance(node, msgspec.inspect.CustomType):
-            if not codec.is_pydantic(node.cls):
+            if node.cls is not object and not codec.is_pydantic(node.cls):
                 return node.cls
             continue
         for name in node.__struct_fields__:
@@ -64,7 +66,9 @@ def foreign_type(hint: Any) -> Any | None:
 def json_schema(hint: Any, ref_template: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """JSON Schema of *hint*; the classes that it refers to are added to *definitions* by name."""
 
-    def pydantic_schema(kind: Any) -> dict[str, Any]:
+    def foreign_schema(kind: Any) -> dict[str, Any]:
+        if kind is object:
+            return {}
         schema: dict[str, Any] = kind.model_json_schema(
             ref_template=ref_template.replace("{name}", "{model}")
         )
@@ -73,7 +77,7 @@ def json_schema(hint: Any, ref_template: str, definitions: dict[str, Any]) -> di
         return schema
 
     (schema,), components = msgspec.json.schema_components(
-        (hint,), schema_hook=pydantic_schema, ref_template=ref_template
+        (hint,), schema_hook=foreign_schema, ref_template=ref_template
     )
     definitions.update(components)
     return schema
@@ -87,17 +91,16 @@ def default_schema(default: object) -> dict[str, Any]:
         return {}
 
 
-def field_errors(pointer: str, error: BaseException) -> list[FieldError]:
-    """What a decoder's *error* says, by JSON pointers that begin with *pointer*."""
-    text = codec.safe_text(error, 500)
+def field_errors(
+    pointer: str, error: BaseException, decoder: msgspec.json.Decoder[Any], raw: bytes | msgspec.Raw
+) -> list[FieldError]:
+    """Why *decoder* refused *raw*, by JSON pointers that begin with *pointer*."""
+    text = codec.safe_text(error, _LONG)
     if at := _AT.fullmatch(text):
+        pointer += "".join(
+            f"/{codec.pointer_token(step)}" for step in _steps(at["path"], decoder, raw)
+        )
         text = f"has a key that does not fit: {at['what']}" if at["key"] else at["what"]
-        for step in _STEP.finditer(at["path"]):
-            if step["any"]:
-                # msgspec does not tell the key, so the object that holds it must do.
-                text = f"holds a value that does not fit: {text}"
-                break
-            pointer += f"/{codec.pointer_token(step['name'] or step['index'])}"
     cause: Any = error.__cause__
     if callable(getattr(cause, "errors", None)) and type(cause).__module__.startswith("pydantic"):
         return [
@@ -108,11 +111,57 @@ def field_errors(pointer: str, error: BaseException) -> list[FieldError]:
             for problem in cause.errors(include_url=False, include_input=False)
         ]
     if absent := _ABSENT.fullmatch(text):
-        known = absent["what"] == "contains unknown"
+        unknown = absent["what"] == "contains unknown"
         return [
             FieldError(
                 f"{pointer}/{codec.pointer_token(absent['name'])}",
-                "is no field of this object." if known else "is missing.",
+                "is no field of this object." if unknown else "is missing.",
             )
         ]
-    return [FieldError(pointer, text[:1].lower() + text[1:] + ".")]
+    return [FieldError(pointer, codec.safe_text(text[:1].lower() + text[1:], 500) + ".")]
+
+
+def _steps(
+    path: str, decoder: msgspec.json.Decoder[Any], raw: bytes | msgspec.Raw
+) -> Iterator[str | int]:
+    """The steps of a path such as ``.a[0][...]``, with the keys for which ``[...]`` stands.
+
+    msgspec does not tell the key of a mapping, so it is searched for: halve the mapping, decode
+    again, and keep the half that fails at the same place.
+    """
+    whole = node = msgspec.json.decode(raw)
+    for match in _STEP.finditer(path):
+        step: str | int | None = match["name"] or int(match["index"] or 0)
+        if match["any"]:
+            step = _failing_key(whole, node, path, decoder) if isinstance(node, dict) else None
+        if step is None:
+            return
+        yield step
+        try:
+            node = node[step]
+        except (LookupError, TypeError):
+            return
+
+
+def _failing_key(
+    whole: object, mapping: dict[str, Any], path: str, decoder: msgspec.json.Decoder[Any]
+) -> str | None:
+    items = list(mapping.items())
+    while len(items) > 1:
+        half = items[: len(items) // 2]
+        mapping.clear()
+        mapping.update(half)
+        items = half if _fails_at(path, whole, decoder) else items[len(half) :]
+    mapping.clear()
+    mapping.update(items)
+    return items[0][0] if items else None
+
+
+def _fails_at(path: str, whole: object, decoder: msgspec.json.Decoder[Any]) -> bool:
+    try:
+        decoder.decode(msgspec.json.encode(whole))
+    except Exception as error:
+        # As in Signature.decode(): a user's type may fail as it likes.
+        at = _AT.fullmatch(codec.safe_text(error, _LONG))
+        return at is not None and at["path"] == path
+    return False

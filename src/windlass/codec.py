@@ -59,7 +59,8 @@ def check_json(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
     Cost is linear in the size, and nothing recurses before size and depth are known to be small.
     """
     _check_size(raw, max_bytes)
-    _check_depth(raw, max_depth)
+    if _too_deep(raw, max_depth):
+        _refuse(FieldError("", f"is nested deeper than {max_depth} levels: flatten it."))
     data = _parse(raw)
     if _suspicious(raw):
         _refuse(find_unsafe(data))
@@ -80,9 +81,13 @@ def dump(value: object, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPT
         _refuse(FieldError("", f"cannot be written as JSON: {safe_text(error, 500)}."))
         raise AssertionError("unreachable") from error
     _check_size(raw, max_bytes)
-    _check_depth(raw, max_depth)
-    if _suspicious(raw):
-        _refuse(find_unsafe(value, max_depth=max_depth))
+    if _suspicious(raw) or _too_deep(raw, max_depth):
+        try:
+            check_json(raw, max_bytes=max_bytes, max_depth=max_depth)
+        except PayloadError:
+            # The value tells the place as its owner knows it; a hook may have hidden the cause there.
+            _refuse(find_unsafe(value, max_depth=max_depth))
+            raise
     return raw
 
 
@@ -123,23 +128,25 @@ def find_unsafe(value: object, *, max_depth: int = MAX_DEPTH) -> FieldError | No
 
     Slow and thorough: called when a quick check has already failed or grown suspicious.
     """
-    stack: list[tuple[str, object, int]] = [("", value, 1)]
+    stack: list[tuple[str, object, int, bool]] = [("", value, 1, False)]
     while stack:
-        pointer, item, depth = stack.pop()
+        pointer, item, depth, in_model = stack.pop()
         inner = parts(item)
         if inner is None:
-            if detail := _leaf_problem(item):
+            if detail := _leaf_problem(item, in_model):
                 return FieldError(pointer, detail)
             continue
         if depth > max_depth:
             return FieldError(
                 pointer, f"is nested deeper than {max_depth} levels, or contains itself."
             )
+        # A pydantic model knows how to write types that are unknown here.
+        in_model = in_model or is_pydantic(type(item))
         children = []
         for key, child in inner:
             if detail := _key_problem(key):
                 return FieldError(pointer, detail)
-            children.append((f"{pointer}/{pointer_token(key)}", child, depth + 1))
+            children.append((f"{pointer}/{pointer_token(key)}", child, depth + 1, in_model))
         stack.extend(reversed(children))
     return None
 
@@ -173,7 +180,9 @@ def safe_text(value: object, limit: int) -> str:
     """``str(value)`` that never raises, holds no NUL or surrogate and at most *limit* characters."""
     try:
         text = str.__str__(value if isinstance(value, str) else str(value))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         # A __str__ may fail in any way; the text of a failure must not become another one.
         text = f"<{_type_name(value)} whose text cannot be had: {_type_name(error)}>"
     if len(text) > limit:
@@ -207,6 +216,8 @@ def encode_hook(value: object) -> object:
 
 def decode_hook(kind: Any, data: object) -> object:
     """Build a value of a type that msgspec does not know from its decoded JSON."""
+    if kind is object:
+        return data
     if not is_pydantic(kind):
         raise TypeError(f"{kind!r} cannot be built from JSON.")
     return kind.model_validate_json(encode(data))
@@ -227,14 +238,15 @@ def _check_size(raw: bytes, max_bytes: int) -> None:
         )
 
 
-def _check_depth(raw: bytes, max_depth: int) -> None:
+def _too_deep(raw: bytes, max_depth: int) -> bool:
     if raw.count(b"[") + raw.count(b"{") <= max_depth:
-        return
+        return False
     depth = 0
     for bracket in _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS):
         depth += _STEP[bracket]
         if depth > max_depth:
-            _refuse(FieldError("", f"is nested deeper than {max_depth} levels: flatten it."))
+            return True
+    return False
 
 
 def _parse(raw: bytes) -> object:
@@ -245,11 +257,24 @@ def _parse(raw: bytes) -> object:
         return _loads(raw)
     except UnicodeDecodeError as error:
         problem = f"is not valid UTF-8 at byte {error.start}: send JSON encoded as UTF-8."
-    except msgspec.ValidationError as error:
-        problem = f"holds a number out of range ({error}): send it as a string."
     except (msgspec.DecodeError, RecursionError) as error:
+        _explain_malformed(raw)
         problem = f"is not valid JSON: {error}."
     raise _error(FieldError("", problem))
+
+
+def _explain_malformed(raw: bytes) -> None:
+    """Refuse *raw* by the standard library, which tells more and, lenient, lets us find NaN."""
+    text = raw.decode()
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        at = len(text[: error.pos].encode())
+        _refuse(FieldError("", f"is not valid JSON at byte {at}: {error.msg}."))
+    except (ValueError, RecursionError):
+        _refuse(FieldError("", "holds an integer of thousands of digits: send it as a string."))
+    else:
+        _refuse(find_unsafe(data))
 
 
 def _may_repeat_keys(raw: bytes, data: object) -> bool:
@@ -278,11 +303,15 @@ def _unique(pairs: list[tuple[str, object]]) -> object:
 
 def _fields(value: object, names: Iterable[str]) -> Iterator[tuple[str, object]]:
     for name in names:
-        if (child := getattr(value, name, msgspec.UNSET)) is not msgspec.UNSET:
+        try:
+            child = getattr(value, name)
+        except Exception:  # noqa: S112 - an unset slot, or a property that fails: no value to judge
+            continue
+        if child is not msgspec.UNSET:
             yield name, child
 
 
-def _leaf_problem(leaf: object) -> str | None:
+def _leaf_problem(leaf: object, in_model: bool) -> str | None:
     match leaf:
         case None | bool():
             return None
@@ -294,6 +323,8 @@ def _leaf_problem(leaf: object) -> str | None:
             return None if math.isfinite(leaf) else _NOT_FINITE
         case str():
             return _TEXT if _unstorable.search(leaf) else None
+    if in_model:
+        return None
     try:
         encode(leaf)
     except Exception:

@@ -69,12 +69,19 @@ def _pairs(given: object, found: object) -> _Pairs | None:
 
 def _dict_pairs(given: object, found: dict[Any, Any]) -> _Pairs | None:
     """Keys keep their order in JSON, and text may stand for a richer key."""
-    if not isinstance(given, dict) or len(given) != len(found):
+    if not isinstance(given, dict):
         return None
-    keys = list(zip(given, found, strict=True))
-    if not all(g == f or (isinstance(g, str) and not isinstance(f, str)) for g, f in keys):
+    if len(found) < len(given) and all(isinstance(key, str) for key in given):
+        # A TypedDict leaves out keys that it does not know, as a dataclass does.
+        given = {key: value for key, value in given.items() if key in found}
+    keys = list(zip(given, found, strict=False))
+    if len(given) != len(found) or not all(_same_key(g, f) for g, f in keys):
         return None
     return ((g, given[g], found[f]) for g, f in keys)
+
+
+def _same_key(given: object, found: object) -> bool:
+    return given == found or (isinstance(given, str) and not isinstance(found, str))
 
 
 def _set_pairs(given: object, found: set[Any] | frozenset[Any]) -> _Pairs | None:
@@ -115,6 +122,10 @@ def _unlike(given: object, found: object) -> str:
         return "is text where bytes are expected: encode it first."
     if isinstance(given, float) and not math.isfinite(given):
         return "is NaN or infinite, which JSON cannot hold: pass null or a string."
+    if isinstance(given, dict) and isinstance(found, dict):
+        return "has keys that are not strings: annotate them, as in dict[int, str], or use strings."
+    if isinstance(found, (set, frozenset)) and isinstance(given, (set, frozenset, list, tuple)):
+        return "holds a member that would arrive as another type: annotate it, or convert it first."
     if type(given) is type(found):
         return f"is of type {type(given).__qualname__} and does not survive JSON: pass plain data."
     return (

@@ -277,7 +277,7 @@ class Signature:
                 arguments[name] = decoder.decode(value)
             except Exception as error:
                 # As in decode().
-                problems += field_errors(_pointer(name), error)
+                problems += field_errors(_pointer(name), error, decoder, value)
         if problems:
             raise self._error(problems)
         return arguments
