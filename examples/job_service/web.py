@@ -79,6 +79,8 @@ def _read(ctx: SyncContext[Settings], answer: Any, deadline: float) -> tuple[int
         if time.monotonic() > deadline:
             raise ServerTrouble("The answer took too long.")
         ctx.check()
+    if answer.length:
+        raise ServerTrouble(f"The answer broke off {answer.length:,} bytes before its end.")
     return size, digest.hexdigest()
 
 
