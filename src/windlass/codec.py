@@ -71,7 +71,7 @@ def check_json(raw: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_D
 def dump(value: object, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> bytes:
     """Encode *value* as JSON; raise :class:`PayloadError` naming the place that has no safe form.
 
-    What JSON would change silently (a NaN, a key that is no string) is left to the caller to notice.
+    What JSON would change silently (a key that is no string) is left to the caller to notice.
     """
     try:
         raw = encode(value)
@@ -81,6 +81,9 @@ def dump(value: object, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPT
         _refuse(FieldError("", f"cannot be written as JSON: {safe_text(error, 500)}."))
         raise AssertionError("unreachable") from error
     _check_size(raw, max_bytes)
+    if value is not None and b"null" in raw:
+        # The encoder writes NaN and infinity as null.
+        _refuse(find_unsafe(value, max_depth=max_depth))
     if _suspicious(raw) or _too_deep(raw, max_depth):
         try:
             check_json(raw, max_bytes=max_bytes, max_depth=max_depth)
@@ -108,9 +111,7 @@ def encode_result(value: object, *, max_bytes: int = MAX_BYTES) -> bytes:
     """
     try:
         raw = dump(value, max_bytes=max_bytes)
-        # The encoder writes NaN and infinity as null, and the keys 1 and "1" as the same key.
-        if value is not None and b"null" in raw:
-            _refuse(find_unsafe(value))
+        # The keys 1 and "1" are written as the same key.
         if raw.count(b":") > 1 and encode(_loads(raw)) != raw:
             _refuse(find_unsafe(json.loads(raw, object_pairs_hook=_unique)))
     except PayloadError as error:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from msgspec import Struct
+
 from windlass.codec import is_pydantic, parts, pointer_token
 from windlass.errors import FieldError
 
@@ -59,9 +61,12 @@ def _pairs(given: object, found: object) -> _Pairs | None:
     if isinstance(found, dict):
         return _dict_pairs(given, found)
     if isinstance(found, (list, tuple)):
-        if not isinstance(given, (list, tuple)) or len(given) != len(found):
+        if not isinstance(given, (list, tuple)):
             return None
-        return zip(range(len(found)), given, found, strict=True)
+        # The JSON form of a named tuple may leave out fields that have defaults.
+        if len(given) != len(found) and not hasattr(found, "_fields"):
+            return None
+        return zip(range(len(found)), given, found, strict=False)
     if isinstance(found, (set, frozenset)):
         return _set_pairs(given, found)
     return _object_pairs(given, found)
@@ -101,6 +106,9 @@ def _object_pairs(given: object, found: object) -> _Pairs | None:
         return None
     if type(given) is type(found):
         return ((name, getattr(given, str(name), None), after) for name, after in fields)
+    if isinstance(given, (list, tuple)) and isinstance(found, Struct):
+        # A struct declared `array_like`; any other would not have been decoded from a list.
+        return ((name, before, after) for before, (name, after) in zip(given, fields, strict=False))
     if not isinstance(given, dict):
         return None
     if is_pydantic(type(found)):

@@ -56,6 +56,11 @@ class Pair(NamedTuple):
     right: str = "x"
 
 
+class Row(msgspec.Struct, array_like=True):
+    a: int
+    b: int = 0
+
+
 @attrs.define
 class Box:
     width: int
@@ -139,6 +144,9 @@ ACCEPTED = [
     (Options, {"size": 1}, '{"size":1}', None),
     (Pair, Pair(1), '[1,"x"]', None),
     (Pair, [1, "y"], '[1,"y"]', Pair(1, "y")),
+    (Pair, [1], "[1]", Pair(1)),
+    (Row, Row(1), "[1,0]", None),
+    (Row, [1], "[1]", Row(1)),
     (Box, Box(3), '{"width":3}', None),
     (User, User(name="a", born=dt.date(2026, 1, 2)),
      '{"name":"a","born":"2026-01-02","tags":[]}', None),
@@ -460,7 +468,7 @@ KINDS = [
     for kind in (
         int, float, bool, str, int | None, float | str | None, Literal["red", 1], Colour, dt.date,
         uuid.UUID, decimal.Decimal, list[int], list[Any], set[str], set[int | str], tuple[Any, ...],
-        dict[str, int | None], dict[int, Any], dict[str, Any], Address, Order, Options, Pair, Box,
+        dict[str, int | None], dict[int, Any], dict[str, Any], Address, Order, Options, Pair, Row, Box,
         User | None, Any,
     )
 ]  # fmt: skip
