@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 from windlass import codec
 from windlass.errors import FieldError, PayloadError
 
-__all__ = ["default_schema", "field_errors", "foreign_type", "json_schema", "resolve"]
+__all__ = ["default_schema", "field_errors", "foreign_type", "json_schema", "resolve", "struct_of"]
 
 _AT = re.compile(r"(?P<what>.*?) - at `(?P<key>key` in `)?\$(?P<path>.*)`", re.DOTALL)
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|(?P<any>\[\.\.\.\])")
@@ -61,6 +61,27 @@ def foreign_type(hint: Any) -> Any | None:
                 if isinstance(child, (msgspec.inspect.Type, msgspec.inspect.Field))
             )
     return None
+
+
+def struct_of(
+    parameters: Mapping[str, inspect.Parameter], hints: dict[str, Any]
+) -> type[msgspec.Struct]:
+    """A struct whose constructor binds arguments as the function does."""
+    bases: tuple[type[msgspec.Struct], ...] = (msgspec.Struct,)
+    for keyword_only in (False, True):
+        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+            (p.name, hints[p.name])
+            if p.default is inspect.Parameter.empty
+            else (p.name, hints[p.name], msgspec.UNSET)
+            for p in parameters.values()
+            if (p.kind is p.KEYWORD_ONLY) is keyword_only
+        ]
+        bases = (
+            msgspec.defstruct(
+                "Payload", fields, bases=bases, kw_only=keyword_only, forbid_unknown_fields=True
+            ),
+        )
+    return bases[0]
 
 
 def json_schema(hint: Any, ref_template: str, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
+from datetime import date, datetime
 from typing import Any
 
 import msgspec
@@ -201,13 +202,17 @@ def is_pydantic(kind: object) -> bool:
 
 
 def encode_hook(value: object) -> object:
-    """What msgspec shall encode in place of a value that it does not know."""
+    """What msgspec shall encode in place of a value that it does not know, such as a subclass."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
+    if isinstance(value, datetime):
+        return datetime.combine(value, value.timetz())
+    if isinstance(value, date):
+        return date(value.year, value.month, value.day)
     if is_pydantic(type(value)):
         model: Any = value
         # Warnings off: a field of a wrong type is refused when the bytes are read back.

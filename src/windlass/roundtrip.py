@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
@@ -40,6 +41,14 @@ def difference(given: object, found: object, pointer: str = "") -> FieldError | 
 
 
 def _equal(given: object, found: object) -> bool:
+    if (
+        isinstance(given, datetime)
+        and isinstance(found, datetime)
+        and given.tzinfo
+        and found.tzinfo
+    ):
+        # Python calls times within the hour of a clock change unequal to any in another zone.
+        return given.astimezone(UTC) == found.astimezone(UTC)
     try:
         return bool(given == found)
     except Exception:

@@ -24,6 +24,7 @@ from windlass.annotations import (
     foreign_type,
     json_schema,
     resolve,
+    struct_of,
 )
 from windlass.errors import FieldError, PayloadError, ResultError, TaskError
 from windlass.roundtrip import difference
@@ -316,7 +317,7 @@ class Signature:
         extra = None
         if self._extra:
             hints[self._extra.name], extra = self._decoder(self._extra.name, self._extra.annotation)
-        struct = _struct_of(self._parameters, hints)
+        struct = struct_of(self._parameters, hints)
         decode = msgspec.json.Decoder(struct, dec_hook=codec.decode_hook).decode
         return _Plan(hints, decoders, extra, struct, decode)
 
@@ -362,22 +363,3 @@ def _name(function: Callable[..., Any]) -> str:
 
 def _pointer(name: str) -> str:
     return "/" + codec.pointer_token(name)
-
-
-def _struct_of(
-    parameters: Mapping[str, inspect.Parameter], hints: dict[str, Any]
-) -> type[msgspec.Struct]:
-    """A struct whose constructor binds arguments as the function does."""
-    bases: tuple[type[msgspec.Struct], ...] = (msgspec.Struct,)
-    for keyword_only in (False, True):
-        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-            (p.name, hints[p.name]) if p.default is _EMPTY else (p.name, hints[p.name], _UNSET)
-            for p in parameters.values()
-            if (p.kind is p.KEYWORD_ONLY) is keyword_only
-        ]
-        bases = (
-            msgspec.defstruct(
-                "Payload", fields, bases=bases, kw_only=keyword_only, forbid_unknown_fields=True
-            ),
-        )
-    return bases[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import enum
 import json
 import math
@@ -42,7 +43,7 @@ UNSAFE = [
     (b"", "", "not valid JSON at byte 0"),
     (b"nul", "", "not valid JSON"),
     (b'{"a":1} {"b":2}', "", "not valid JSON at byte 8"),
-    (b'{"\xc3\xa4":1,}', "", "not valid JSON at byte 8"),
+    (b'{"\xc3\xa4":1;}', "", "not valid JSON at byte 7"),
     (b"\xef\xbb\xbf{}", "", "not valid JSON at byte 0"),
     (b'"\xff"', "", "not valid UTF-8 at byte 1"),
     (b'"\xed\xa0\x80"', "", "not valid UTF-8 at byte 1"),
@@ -206,6 +207,14 @@ class Text(str):
     __slots__ = ()
 
 
+class Moment(dt.datetime):
+    __slots__ = ()
+
+
+class Day(dt.date):
+    __slots__ = ()
+
+
 def itself() -> list[Any]:
     loop: list[Any] = []
     loop.append(loop)
@@ -275,6 +284,8 @@ def test_a_result_that_cannot_be_stored_is_refused_with_place_and_reason(
         ({Colour.RED: Colour.RED}, b'{"red":"red"}'),
         ({1: "a"}, b'{"1":"a"}'),
         (Text("hi"), b'"hi"'),
+        ({Text("hi"): Moment(2026, 1, 2, tzinfo=dt.UTC)}, b'{"hi":"2026-01-02T00:00:00Z"}'),
+        (Day(2026, 1, 2), b'"2026-01-02"'),
         (b"\x00", b'"AA=="'),
         (deep(64), b'{"a":' * 64 + b"0" + b"}" * 64),
     ],

@@ -9,6 +9,7 @@ import enum
 import json
 import timeit
 import uuid
+import zoneinfo
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict
 
 import attrs
@@ -176,6 +177,21 @@ def test_a_value_of_the_right_type_comes_back_as_it_was(
     args, kwargs = signature.decode(payload)
     assert args == ()
     assert kwargs == {"x": value if decoded is None else decoded}
+
+
+@pytest.mark.parametrize("hour", [2, 3])
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_time_survives_the_hour_of_a_clock_change(hour: int, fold: int) -> None:
+    signature = taking(list[dt.datetime])
+    berlin = zoneinfo.ZoneInfo("Europe/Berlin")
+    moments = [
+        dt.datetime(2026, 10, 25, hour, 30, tzinfo=berlin, fold=fold),
+        dt.datetime(2026, 3, 29, hour, 30, tzinfo=berlin, fold=fold),
+    ]
+
+    _, found = signature.decode(signature.encode((moments,), {}))
+
+    assert [m.timestamp() for m in found["x"]] == [m.timestamp() for m in moments]
 
 
 def test_classes_that_do_not_compare_are_compared_by_their_fields() -> None:
