@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ __all__ = [
     "JobEnqueued",
     "JobStarted",
     "LoopStalled",
+    "Outcome",
     "StoreFailed",
     "StoreRecovered",
     "WorkerLost",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger("windlass.events")
+
+
+Outcome = Literal["completed", "failed", "cancelled", "retried", "snoozed", "interrupted"]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -62,6 +66,21 @@ class JobEnded(Event, frozen=True):
     ran: timedelta
     failure: Failure | None = None
     reason: str | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the run, in a word that logs and metrics share."""
+        match self.status:
+            case Status.COMPLETED:
+                return "completed"
+            case Status.FAILED:
+                return "failed"
+            case Status.CANCELLED:
+                return "cancelled"
+            case Status.SCHEDULED:
+                return "retried" if self.failure is not None else "snoozed"
+            case _:
+                return "interrupted"
 
 
 class AckStale(Event, frozen=True):
