@@ -56,7 +56,7 @@ class Call(Generic[R_co]):
         return f"<Call of {self.new.type} as {self.new.id}>"
 
 
-class _Sender(Generic[P, R]):
+class TaskLike(Generic[P, R]):
     """What a task and a task with options have in common: ways to make a job of a call."""
 
     task: Task[P, R]
@@ -96,7 +96,7 @@ class _Sender(Generic[P, R]):
         return NewJob(new_job_id(), task.type, payload, self.defaults)
 
 
-class BoundTask(_Sender[P, R]):
+class BoundTask(TaskLike[P, R]):
     """A task together with options for the jobs made through it."""
 
     def __init__(self, task: Task[P, R], defaults: JobOptions, id: JobId | None) -> None:
@@ -105,7 +105,7 @@ class BoundTask(_Sender[P, R]):
         self._id = id
 
 
-class Task(_Sender[P, R]):
+class Task(TaskLike[P, R]):
     """A function that jobs can call. Made by ``@app.task``; see :class:`AsyncTask`, :class:`SyncTask`."""
 
     __name__: str
