@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from windlass.durations import parse_duration
-from windlass.errors import ConfigError
 
 __all__ = ["Settings"]
 
@@ -19,9 +18,7 @@ class Settings:
     """Where the service keeps things, and what it may do."""
 
     folder: Path
-    """The database, the outbox, the pictures and their thumbnails lie here."""
-    capacity: int
-    """Jobs that may wait in a queue; one more is answered 429."""
+    """The outbox, the pictures and their thumbnails lie here."""
     pace: timedelta
     """Every job waits this long before it does its work, so that a person can watch it."""
     smtp_url: str | None
@@ -51,15 +48,8 @@ class Settings:
         """Raises ConfigError, naming the variable, for a value that cannot be."""
         return cls(
             folder=Path(env.get("JOB_SERVICE_DATA", "data")),
-            capacity=_capacity(env.get("JOB_QUEUE_CAPACITY", "100")),
             pace=parse_duration(env.get("JOB_SERVICE_PACE", "1s"), what="JOB_SERVICE_PACE"),
             smtp_url=env.get("SMTP_URL") or None,
             sender=env.get("JOB_SERVICE_SENDER", "job-service@localhost"),
             fetch_private=env.get("JOB_SERVICE_FETCH_PRIVATE", "") in ("1", "true", "yes"),
         )
-
-
-def _capacity(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000_000:
-        raise ConfigError(f"JOB_QUEUE_CAPACITY is a whole number from 1 on, not {text!r:.80}.")
-    return int(text)

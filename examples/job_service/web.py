@@ -63,7 +63,7 @@ def fetch(ctx: SyncContext[Settings], url: Address, seconds: Seconds = 20.0) -> 
             raise error.reason from None
         raise ServerTrouble(f"{url:.200} cannot be reached: {error.reason}") from None
     except (TimeoutError, http.client.HTTPException, ConnectionError) as error:
-        raise ServerTrouble(f"{url:.200} broke off: {error or type(error).__name__}") from None
+        raise ServerTrouble(f"{url:.200} broke off: {error!r}") from None
     except ValueError as error:
         raise NotFetchable(f"{url!r:.80} is no URL: {error}") from None
 

@@ -9,7 +9,8 @@ import io
 import mailbox
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes
@@ -24,39 +25,51 @@ import pytest
 from aiosmtpd.controller import Controller
 from PIL import Image
 
-from examples.job_service.app import build
+from examples.job_service.app import app
 from examples.job_service.settings import Settings
 from windlass import ConfigError, PayloadError, QueueFull, Windlass
 from windlass.events import JobEnded
 from windlass.job import Job, Status
+from windlass.stores.memory import MemoryStore
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    read = Settings.read({"JOB_SERVICE_DATA": str(tmp_path), "JOB_SERVICE_PACE": "0s"})
+    read = Settings.read({"JOB_SERVICE_DATA": str(tmp_path), "JOB_SERVICE_PACE": "0"})
     return replace(read, fetch_private=True)
+
+
+@pytest.fixture(autouse=True)
+def in_memory() -> None:
+    app.use_store(MemoryStore(capacity=2))
 
 
 async def run(settings: Settings, type: str, payload: dict[str, Any], id: str | None = None) -> Job:
     """The job as its first run leaves it."""
-    async with build(settings, "memory:") as app:
+
+    @asynccontextmanager
+    async def resources(_: Windlass[Settings]) -> AsyncIterator[Settings]:
+        yield settings
+
+    app.lifespan = resources
+    async with app:
         job = (await app.client.submit(type, msgspec.json.encode(payload), id=id)).job
         ended = asyncio.Event()
-        app.events.subscribe(JobEnded, lambda _: ended.set())
+        unsubscribe = app.events.subscribe(JobEnded, lambda _: ended.set())
         worker = app.worker()
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.run())
             async with asyncio.timeout(30):
                 await ended.wait()
             worker.stop()
+        unsubscribe()
         return await app.control.get(job.id)
 
 
-async def refusal(settings: Settings, type: str, payload: dict[str, Any]) -> PayloadError:
-    async with build(settings, "memory:") as app:
-        with pytest.raises(PayloadError) as refused:
-            await app.client.submit(type, msgspec.json.encode(payload))
-        return refused.value
+async def refusal(type: str, payload: dict[str, Any]) -> PayloadError:
+    with pytest.raises(PayloadError) as refused:
+        await app.client.submit(type, msgspec.json.encode(payload))
+    return refused.value
 
 
 def result(job: Job) -> Any:
@@ -112,6 +125,7 @@ def inbox() -> Iterator[tuple[Inbox, str]]:
     handler = Inbox()
     controller = Controller(handler, hostname="127.0.0.1", port=0)
     controller.start()
+    assert isinstance(controller.server, asyncio.Server)
     host, port = controller.server.sockets[0].getsockname()[:2]
     yield handler, f"smtp://{host}:{port}"
     controller.stop()
@@ -158,9 +172,9 @@ async def test_mail_waits_for_a_server_that_is_away(settings: Settings) -> None:
     ],
 )
 async def test_a_wrong_mail_is_refused_when_it_is_posted(
-    settings: Settings, payload: dict[str, Any], field: str
+    payload: dict[str, Any], field: str
 ) -> None:
-    refused = await refusal(settings, "email", payload)
+    refused = await refusal("email", payload)
 
     assert [error.pointer for error in refused.errors] == [field]
 
@@ -328,8 +342,8 @@ async def test_addresses_inside_the_network_are_refused(settings: Settings, site
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com/", "file:///etc/passwd", "example.com"])
-async def test_other_schemes_are_refused_when_posted(settings: Settings, url: str) -> None:
-    refused = await refusal(settings, "fetch", {"url": url})
+async def test_other_schemes_are_refused_when_posted(url: str) -> None:
+    refused = await refusal("fetch", {"url": url})
 
     assert [error.pointer for error in refused.errors] == ["/url"]
 
@@ -380,22 +394,23 @@ async def test_slow_tells_how_far_it_is(settings: Settings) -> None:
 # ---------------------------------------------------------------- the app
 
 
-async def test_a_full_queue_refuses(settings: Settings) -> None:
-    async with build(replace(settings, capacity=2), "memory:") as app:
-        await submit(app, 2)
+async def test_a_full_queue_refuses() -> None:
+    async with app:
+        await submit(2)
 
         with pytest.raises(QueueFull):
-            await submit(app, 1)
+            await submit(1)
 
 
-async def submit(app: Windlass, count: int) -> None:
+async def submit(count: int) -> None:
     for _ in range(count):
         await app.client.submit("email", b'{"to": "user@example.com"}')
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("JOB_QUEUE_CAPACITY", "many"), ("JOB_SERVICE_PACE", "slowly")]
-)
-def test_a_wrong_setting_is_named(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=name):
-        Settings.read({name: value})
+def test_a_queue_has_a_hundred_places() -> None:
+    assert app.settings.capacity == 100
+
+
+def test_a_wrong_setting_is_named() -> None:
+    with pytest.raises(ConfigError, match="JOB_SERVICE_PACE"):
+        Settings.read({"JOB_SERVICE_PACE": "slowly"})
