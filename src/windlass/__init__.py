@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from windlass.job import Job, JobFilter, JobId, Retention, Status, Unique
     from windlass.limits import Rate
+    from windlass.middleware import Middleware, Next
     from windlass.retry import NO_RETRY, RetryPolicy
     from windlass.tasks import Registry
 
@@ -69,6 +70,8 @@ __all__ = [
     "JobHandle",
     "JobId",
     "JobNotFound",
+    "Middleware",
+    "Next",
     "NonRetryable",
     "PayloadError",
     "QueueFull",
@@ -101,6 +104,7 @@ _HOMES = {
     "context": ("Context", "SyncContext", "current_context"),
     "job": ("Job", "JobFilter", "JobId", "Retention", "Status", "Unique"),
     "limits": ("Rate",),
+    "middleware": ("Middleware", "Next"),
     "retry": ("NO_RETRY", "RetryPolicy"),
     "tasks": ("Registry",),
 }

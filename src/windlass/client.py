@@ -104,24 +104,6 @@ class Client:
                 self.events.emit(JobEnqueued(each.job, each.duplicate))
         return inserted
 
-    async def submit(
-        self,
-        type: str,
-        payload: bytes,
-        options: Mapping[str, object] | JobOptions | None = None,
-        *,
-        id: str | None = None,
-        key: str | None = None,
-    ) -> Inserted:
-        """Enqueue a call whose arguments are JSON already: a job from HTTP or the command line.
-
-        *options* override the task's own, one by one. *id* (a UUID) or *key* (an idempotency key)
-        makes repeating the call harmless. Raises :class:`~windlass.errors.UnknownTask`,
-        :class:`~windlass.errors.PayloadError`, :class:`~windlass.errors.ConfigError`, and as
-        :meth:`insert` does.
-        """
-        return (await self.insert((self.new_job(type, payload, options, id=id, key=key),)))[0]
-
     def new_job(
         self,
         type: str,
@@ -131,23 +113,32 @@ class Client:
         id: str | None = None,
         key: str | None = None,
     ) -> NewJob:
-        """The call that :meth:`submit` would enqueue, checked: to be inserted with others.
+        """A job to insert, of a call whose arguments are JSON already: from HTTP or a command line.
 
-        Raises as :meth:`submit` does, but for what only the store can know.
+        *options* override the task's own, one by one. *id* (a UUID) or *key* (an idempotency key)
+        makes repeating the call harmless. Raises :class:`~windlass.errors.UnknownTask`,
+        :class:`~windlass.errors.PayloadError` or :class:`~windlass.errors.ConfigError`.
         """
         task = self.registry.get(type)
         if task is None:
             raise unknown_task(type, self.registry)
+        if not isinstance(options, JobOptions):
+            options = merge_options(task.defaults, options or {})
         chosen = chosen_id(id, key)
-        return NewJob(
-            chosen or new_job_id(),
-            task.type,
-            task.signature.check(payload),
-            options
-            if isinstance(options, JobOptions)
-            else merge_options(task.defaults, options or {}),
-            chosen is not None,
-        )
+        raw = task.signature.check(payload)
+        return NewJob(chosen or new_job_id(), task.type, raw, options, chosen is not None)
+
+    async def submit(
+        self,
+        type: str,
+        payload: bytes,
+        options: Mapping[str, object] | JobOptions | None = None,
+        *,
+        id: str | None = None,
+        key: str | None = None,
+    ) -> Inserted:
+        """:meth:`new_job`, inserted. Raises as both do."""
+        return (await self.insert((self.new_job(type, payload, options, id=id, key=key),)))[0]
 
     async def get(self, id: JobId) -> Job:
         """The job as it stands. Raises :class:`~windlass.errors.JobNotFound`."""
