@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from windlass.app import Windlass
     from windlass.background import Background
     from windlass.calls import Call
-    from windlass.client import JobHandle, SyncJobHandle
     from windlass.context import Context, SyncContext, current_context
     from windlass.errors import (
         ClaimLost,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WindlassError,
     )
+    from windlass.handles import JobHandle, SyncJobHandle
     from windlass.job import Job, JobFilter, JobId, Retention, Status, Unique
     from windlass.limits import Rate
     from windlass.middleware import Middleware, Next
@@ -100,8 +100,8 @@ _HOMES = {
     "app": ("Windlass",),
     "background": ("Background",),
     "calls": ("Call",),
-    "client": ("JobHandle", "SyncJobHandle"),
     "context": ("Context", "SyncContext", "current_context"),
+    "handles": ("JobHandle", "SyncJobHandle"),
     "job": ("Job", "JobFilter", "JobId", "Retention", "Status", "Unique"),
     "limits": ("Rate",),
     "middleware": ("Middleware", "Next"),

@@ -20,11 +20,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from windlass.calls import Call, Task
-from windlass.client import Client, JobHandle, SyncJobHandle
+from windlass.client import Client
 from windlass.clock import Clock, SystemClock
 from windlass.config import Settings
 from windlass.errors import ConfigError
 from windlass.events import EventBus
+from windlass.handles import JobHandle, SyncJobHandle
 from windlass.job import Limit, Retention
 from windlass.limits import Rate
 from windlass.options import check_name, job_id

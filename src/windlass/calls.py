@@ -12,8 +12,9 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast
 
-from windlass.client import Client, JobHandle, SyncJobHandle, chosen_id, new_job_id
+from windlass.client import Client, chosen_id, new_job_id
 from windlass.errors import ConfigError
+from windlass.handles import JobHandle, SyncJobHandle
 from windlass.job import JobId, JobOptions, Limit, NewJob
 from windlass.local import local_context, local_sync_context
 from windlass.options import EnqueueOptions, merge_options

@@ -1,27 +1,21 @@
 """Making jobs and awaiting them: the way from a call to the store, and back to its result.
 
 :class:`Client` is the only caller of ``store.insert``: it waits a moment for room in a full queue,
-tells who subscribed, and looks up raw payloads (from HTTP and the command line) in the registry. A
-:class:`JobHandle` is what ``enqueue`` answers: the job's id and the ways to ask about it; it costs
-nothing until it is asked.
+tells who subscribed, and looks up raw payloads (from HTTP and the command line) in the registry.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
 
-import msgspec
 import uuid_utils
 
-from windlass.context import in_handler
 from windlass.durations import Duration, format_duration, parse_duration
 from windlass.errors import (
     ConfigError,
-    JobCancelled,
     JobError,
-    JobFailed,
     JobGone,
     JobNotFound,
     QueueFull,
@@ -29,18 +23,14 @@ from windlass.errors import (
     UnknownTask,
 )
 from windlass.events import EventBus, JobEnqueued
-from windlass.job import FINAL, Job, JobId, JobOptions, NewJob, Status
+from windlass.job import FINAL, Job, JobId, JobOptions, NewJob
 from windlass.options import job_id, key_to_id, merge_options
-from windlass.portal import Portal
 from windlass.store import ControlStore, Inserted, JobStore, Notice
 
 if TYPE_CHECKING:
     from windlass.tasks import Registry
 
-__all__ = ["MAX_BATCH", "Client", "JobHandle", "SyncJobHandle", "new_job_id"]
-
-R_co = TypeVar("R_co", covariant=True)
-T = TypeVar("T")
+__all__ = ["MAX_BATCH", "Client", "chosen_id", "missing", "new_job_id", "unknown_task"]
 
 MAX_BATCH = 10_000
 """Jobs that one call may enqueue: they are accepted in one transaction."""
@@ -52,7 +42,6 @@ _FIRST_LOOK, _SLOWEST_LOOK = 0.005, 0.25
 """Seconds between looks at an awaited job. Hints usually come first, but may be lost."""
 
 _uuid7 = uuid_utils.uuid7
-_decode_any = msgspec.json.Decoder().decode
 
 
 def new_job_id() -> JobId:
@@ -205,7 +194,7 @@ class Client:
             changed.clear()
             job = await self._look(id)
             if job is None:
-                raise _missing(id, known)
+                raise missing(id, known)
             if job.status in FINAL:
                 return job
             known = True
@@ -220,111 +209,6 @@ class Client:
             await self.prepare()
         (job,) = await self.store.get([id])
         return job
-
-
-class JobHandle(Generic[R_co]):
-    """An enqueued job: its id, and the ways to ask about it and to end it."""
-
-    __slots__ = ("_client", "_job", "duplicate", "id")
-
-    def __init__(
-        self,
-        client: Client,
-        id: JobId,
-        job: Job | None = None,
-        duplicate: bool = False,
-    ) -> None:
-        self._client = client
-        self._job = job
-        self.id = id
-        self.duplicate = duplicate
-        """The job was there before this call (same id or key, or its unique key is held)."""
-
-    @property
-    def job(self) -> Job:
-        """The job as this handle last saw it. :meth:`status` looks anew.
-
-        Raises :class:`~windlass.errors.JobError` while a handle made of a bare id has not looked.
-        """
-        if self._job is None:
-            raise JobError(f"Job {self.id} was not looked at yet: call status() first.", self.id)
-        return self._job
-
-    async def status(self) -> Job:
-        """The job as it stands now.
-
-        Raises :class:`~windlass.errors.JobGone`, or :class:`~windlass.errors.JobNotFound` for an id
-        under which no job was seen.
-        """
-        try:
-            self._job = await self._client.get(self.id)
-        except JobNotFound:
-            raise _missing(self.id, self._job is not None) from None
-        return self._job
-
-    async def result(self, timeout: Duration | None = None) -> R_co:
-        """What the task returned, once it has; waits at most *timeout* (None: as long as it takes).
-
-        Raises :class:`~windlass.errors.JobFailed`, :class:`~windlass.errors.JobCancelled`,
-        :class:`~windlass.errors.JobGone` or :class:`~windlass.errors.ResultTimeout` (the job goes
-        on); and :class:`~windlass.errors.ConfigError` inside a task, which would hold its slot
-        while it waits for another's.
-        """
-        _refuse_in_handler()
-        known = self._job is not None
-        self._job = job = await self._client.wait(self.id, timeout, known=known)
-        return cast("R_co", _result(job, self._client.registry))
-
-    async def cancel(self) -> Job:
-        """Cancel the job if it waits, ask it to end if it runs; a job that ended is left alone."""
-        self._job = await self._client.cancel(self.id)
-        return self._job
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id}>"
-
-
-class SyncJobHandle(Generic[R_co]):
-    """A :class:`JobHandle` for synchronous code: the same questions, as plain calls."""
-
-    __slots__ = ("_handle", "_portal")
-
-    def __init__(self, handle: JobHandle[R_co], portal: Portal) -> None:
-        self._handle = handle
-        self._portal = portal
-
-    @property
-    def id(self) -> JobId:
-        """The job's id."""
-        return self._handle.id
-
-    @property
-    def duplicate(self) -> bool:
-        """As :attr:`JobHandle.duplicate`."""
-        return self._handle.duplicate
-
-    @property
-    def job(self) -> Job:
-        """As :attr:`JobHandle.job`."""
-        return self._handle.job
-
-    def status(self) -> Job:
-        """As :meth:`JobHandle.status`."""
-        return self._call(self._handle.status, instead="await job.status()")
-
-    def result(self, timeout: Duration | None = None) -> R_co:
-        """As :meth:`JobHandle.result`."""
-        return self._call(self._handle.result, timeout, instead="await job.result()")
-
-    def cancel(self) -> Job:
-        """As :meth:`JobHandle.cancel`."""
-        return self._call(self._handle.cancel, instead="await job.cancel()")
-
-    def _call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, instead: str) -> T:
-        return self._portal.call(function, *args, instead=instead)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id}>"
 
 
 def chosen_id(id: object | None, key: object | None) -> JobId | None:
@@ -349,45 +233,11 @@ def unknown_task(type: str, registry: Registry) -> UnknownTask:
     return UnknownTask(f"There is no task {type!r:.80}; {hint}", near)
 
 
-def _refuse_in_handler() -> None:
-    if in_handler():
-        raise ConfigError(
-            "result() inside a task would hold its slot while it waits for another's, and stop "
-            "every worker once all slots wait: enqueue the next step from the job that ends."
-        )
-
-
-def _missing(id: JobId, known: bool) -> JobError:
+def missing(id: JobId, known: bool) -> JobError:
+    """The error for a job that is not there; *known*: it was there before."""
     if known:
         return JobGone(
             f"Job {id} ended and was pruned: results are kept as long as the app's retention says.",
             id,
         )
     return JobNotFound(f"There is no job {id}.", id)
-
-
-def _result(job: Job, registry: Registry) -> object:
-    """What *job*, which has ended, returned; or the error that says why it did not.
-
-    Decoded by the return annotation of the task that ran: a duplicate may be of another type.
-    """
-    match job.status:
-        case Status.FAILED:
-            raise JobFailed(_why_failed(job), job)
-        case Status.CANCELLED:
-            raise JobCancelled(
-                f"Job {job.id} was cancelled: {job.reason or 'no reason given'}.", job
-            )
-        case _:
-            if job.result is None:
-                return None
-            task, raw = registry.get(job.type), bytes(job.result)
-            return task.signature.decode_result(raw) if task else _decode_any(raw)
-
-
-def _why_failed(job: Job) -> str:
-    text = f"Job {job.id} ({job.type}) failed: {job.reason or 'no reason given'}"
-    if job.errors:
-        last = job.errors[-1]
-        text += f"; attempt {last.attempt} ended with {last.type}: {last.message}"
-    return text.rstrip(".") + "."
