@@ -212,7 +212,7 @@ def _unique_of_json(data: Mapping[Any, Any]) -> Unique:
 
 
 def _tags(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise ConfigError(f"tags is a list of texts, not {value!r:.80}.")
     tags = tuple(dict.fromkeys(_text(tag, "A tag", 64) for tag in value))
     if len(tags) > 20:
