@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, urlencode
 
+from msgspec import UNSET
+
 from windlass.control import BulkAnswer
 from windlass.errors import ConfigError, FieldError, ResultTimeout
 from windlass.job import FINAL, Job, JobFilter, JobId, NewJob, Status
@@ -31,7 +33,7 @@ from windlass.server.params import (
     read_query,
 )
 from windlass.server.problems import Problem, problem_of
-from windlass.server.routes import NDJSON, Answer, Ask, Operation, Outcome, Stream
+from windlass.server.routes import EVENTS, NDJSON, Answer, Ask, Operation, Outcome, Stream
 from windlass.server.service import MAX_WAITERS
 from windlass.server.stream import Wanted, follow
 from windlass.server.views import (
@@ -179,7 +181,7 @@ def _next_link(ask: Ask, cursor: str) -> str:
 
 async def show_job(ask: Ask) -> Answer:
     query = read_query(WaitQuery, ask.query)
-    seconds = preferred_wait(ask.headers) if query.wait is None else query.wait
+    seconds = preferred_wait(ask.headers) if query.wait is UNSET else query.wait
     job = await ask.service.app.control.get(_id(ask))
     headers = {}
     if seconds is not None:
@@ -287,9 +289,9 @@ async def retry_many(ask: Ask) -> Answer:
 
 
 def _which(body: BulkBody) -> list[JobId] | JobFilter:
-    if (body.filter is None) == (body.ids is None):
+    if (body.filter is UNSET) == (body.ids is UNSET):
         raise Problem("invalid-body", "Say which jobs: either by filter or by ids.")
-    if body.filter is not None:
+    if body.filter is not UNSET:
         where = filter_of(body.filter)
         if where == JobFilter():
             raise Problem(
@@ -381,7 +383,7 @@ OPERATIONS = (
     Operation(
         "GET", "/events", follow_events, "Follow what happens to jobs",
         {200: Outcome("Server-sent events: `job` with a JobEvent; `reset` when events were missed.",
-                      None, "text/event-stream")},
+                      None, EVENTS)},
         (*_STORE, "too-many-streams", "invalid-parameter"), query=EventQuery, long=True,
     ),
 )  # fmt: skip

@@ -17,7 +17,8 @@ import windlass
 from windlass.job import Status
 from windlass.server.params import NAME_PATTERN, EnqueueBody
 from windlass.server.problems import PROBLEM_TYPE, PROBLEMS, ProblemBody
-from windlass.server.routes import JSON, NDJSON, Operation, Outcome
+from windlass.server.routes import EVENTS, JSON, NDJSON, Operation, Outcome
+from windlass.server.views import JobEvent
 
 if TYPE_CHECKING:
     from windlass.tasks import Registry
@@ -35,6 +36,7 @@ Durable background jobs. Errors are problem details (RFC 9457): switch on `code`
 in UTC, durations seconds. Every GET also answers HEAD; every path answers OPTIONS with `Allow`, and
 other methods with 405. Every answer bears `X-Request-Id`."""
 
+_NULL: _Schema = {"type": "null"}
 _DURATION: _Schema = {
     "description": "Seconds, or text such as `30s`, `5m`, `1h30m`.",
     "oneOf": [
@@ -47,11 +49,27 @@ _LINE: _Schema = {"type": "string", "minLength": 1, "maxLength": 256}
 
 def _duration(least: float, most: float) -> _Schema:
     number = {"type": "number", "minimum": least, "maximum": most}
-    return {**_DURATION, "oneOf": [number, _DURATION["oneOf"][1]]}
+    return {**_DURATION, "oneOf": [number, _DURATION["oneOf"][1], _NULL]}
 
+
+def _event(name: str, data: _Schema) -> _Schema:
+    text = {"type": "string", "contentMediaType": JSON, "contentSchema": data}
+    return {
+        "type": "object",
+        "properties": {"event": {"const": name}, "id": {"type": "string"}, "data": text},
+        "required": ["event", "data"],
+    }
+
+
+_EVENT: _Schema = {
+    "description": "One event of the stream.",
+    "oneOf": [
+        _event("job", {"$ref": _REF.format(name="JobEvent")}),
+        _event("reset", {"type": "object", "maxProperties": 0}),
+    ],
+}
 
 _YEAR = 365.25 * 86400
-_NULL: _Schema = {"type": "null"}
 
 OPTIONS: Mapping[str, _Schema] = {
     "id": {
@@ -68,13 +86,17 @@ OPTIONS: Mapping[str, _Schema] = {
         "description": "Higher first: each step is a head start of one minute.",
     },
     "delay": _duration(0, 10 * _YEAR),
-    "run_at": {"type": "string", "format": "date-time", "description": "With a time zone."},
+    "run_at": {
+        "description": "With a time zone.",
+        "anyOf": [{"type": "string", "format": "date-time"}, _NULL],
+    },
     "max_attempts": {"type": "integer", "minimum": 1, "maximum": 1000},
-    "timeout": {"anyOf": [_duration(0.01, 30 * 86400), _NULL]},
+    "timeout": _duration(0.01, 30 * 86400),
     "expires": _duration(0.01, 10 * _YEAR),
     "unique": {
         "description": "At most one job with this key among those within the statuses.",
         "oneOf": [
+            _NULL,
             _LINE,
             {
                 "type": "object",
@@ -236,7 +258,9 @@ def _responses(operation: Operation, token: bool) -> _Schema:
 
 def _outcome(outcome: Outcome) -> _Schema:
     schema: _Schema
-    if outcome.schema is None:
+    if outcome.content_type == EVENTS:
+        schema = _EVENT
+    elif outcome.schema is None:
         schema = {"type": "string"}
     elif args := get_args(outcome.schema):
         schema = {"type": "array", "items": {"$ref": _REF.format(name=args[0].__name__)}}
@@ -265,6 +289,11 @@ def _schemas(operations: Iterable[Operation]) -> dict[str, _Schema]:
         kinds += [outcome.schema for outcome in operation.outcomes.values() if outcome.schema]
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(kinds)), ref_template=_REF)
     schemas["Problem"] = schemas.pop("ProblemBody")
+    schemas["FilterBody"]["minProperties"] = 1
+    schemas["BulkBody"]["oneOf"] = [{"required": ["filter"]}, {"required": ["ids"]}]
+    schemas["JobEvent"] = msgspec.json.schema_components([JobEvent], ref_template=_REF)[1][
+        "JobEvent"
+    ]
     return schemas
 
 
@@ -286,6 +315,7 @@ def _enqueue(registry: Registry, schemas: dict[str, _Schema]) -> _Schema:
                 **OPTIONS,
             },
             "required": needs,
+            "not": {"anyOf": [{"required": ["id", "key"]}, {"required": ["delay", "run_at"]}]},
             "additionalProperties": False,
         }
         alternatives.append({"$ref": _REF.format(name=name)})

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from windlass.codec import check_json, pointer_token
 from windlass.errors import ConfigError, FieldError, PayloadError
@@ -71,7 +71,7 @@ class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class WaitQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``wait``: seconds to wait for the job's end."""
 
-    wait: Wait | None = None
+    wait: Wait | UnsetType = UNSET
 
 
 class LogQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,11 +89,11 @@ class FilterBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     queue: list[Name] = []
     tag: list[Text] = []
     worker: list[Text] = []
-    created_from: When | None = None
-    created_to: When | None = None
-    q: Text | None = None
+    created_from: When | UnsetType = UNSET
+    created_to: When | UnsetType = UNSET
+    q: Text | UnsetType = UNSET
     """Text that occurs in the payload's JSON."""
-    unique_key: Text | None = None
+    unique_key: Text | UnsetType = UNSET
 
 
 class JobQuery(FilterBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,7 +101,7 @@ class JobQuery(FilterBody, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     order: Literal["newest", "oldest"] = "newest"
-    cursor: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    cursor: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
 
 
 class EventQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,23 +126,23 @@ class EnqueueBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     payload: msgspec.Raw = msgspec.Raw(b"{}")
     id: str | None = None
     key: str | None = None
-    queue: Any = msgspec.UNSET
-    priority: Any = msgspec.UNSET
-    delay: Any = msgspec.UNSET
-    run_at: Any = msgspec.UNSET
-    max_attempts: Any = msgspec.UNSET
-    timeout: Any = msgspec.UNSET
-    expires: Any = msgspec.UNSET
-    unique: Any = msgspec.UNSET
-    tags: Any = msgspec.UNSET
-    meta: Any = msgspec.UNSET
-    on_lost: Any = msgspec.UNSET
+    queue: Any = UNSET
+    priority: Any = UNSET
+    delay: Any = UNSET
+    run_at: Any = UNSET
+    max_attempts: Any = UNSET
+    timeout: Any = UNSET
+    expires: Any = UNSET
+    unique: Any = UNSET
+    tags: Any = UNSET
+    meta: Any = UNSET
+    on_lost: Any = UNSET
 
     def overrides(self) -> dict[str, Any]:
         """The options that were given."""
         found = {}
         for name in OPTION_NAMES:
-            if (value := getattr(self, name)) is not msgspec.UNSET:
+            if (value := getattr(self, name)) is not UNSET:
                 found[name] = value
         return found
 
@@ -165,8 +165,10 @@ class PauseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BulkBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The jobs of ``filter``, or those of ``ids``."""
 
-    filter: FilterBody | None = None
-    ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=1000)] | None = None
+    filter: FilterBody | UnsetType = UNSET
+    ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=1000)] | UnsetType = (
+        UNSET
+    )
     dry_run: bool = False
     """Only count."""
     limit: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
@@ -219,14 +221,18 @@ def read_query(kind: type[T], raw: bytes) -> T:
         else:
             given[name] = value
     try:
+        # Texts become numbers where numbers are meant; but no number is a time.
+        for name in _TIMES & given.keys():
+            given[name] = msgspec.convert(given[name], When)
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         field = _field(error)
-        name = field.pointer.split("/")[1] if field.pointer else "?"
+        name = field.pointer.split("/")[1] if field.pointer else min(_TIMES & given.keys())
         raise Problem("invalid-parameter", f"The parameter {name!r}: {field.detail}") from None
 
 
 _LISTS = frozenset({"id", "status", "type", "queue", "tag", "worker"})
+_TIMES = frozenset({"created_from", "created_to"})
 
 
 def read_json(kind: type[T], body: bytes, *, max_bytes: int = MAX_BODY) -> T:
@@ -257,15 +263,15 @@ def filter_of(body: FilterBody) -> JobFilter:
         worker=frozenset(body.worker),
         created_from=utc(body.created_from, "created_from"),
         created_to=utc(body.created_to, "created_to"),
-        text=body.q,
-        unique_key=body.unique_key,
+        text=body.q or None,
+        unique_key=body.unique_key or None,
     )
 
 
-def utc(when: datetime | None, name: str) -> datetime | None:
+def utc(when: datetime | UnsetType, name: str) -> datetime | None:
     """*when* in UTC; near the ends of the calendar there may be no such time."""
     try:
-        return None if when is None else when.astimezone(UTC)
+        return None if when is UNSET else when.astimezone(UTC)
     except OverflowError:
         raise Problem("invalid-parameter", f"{name} lies beyond the calendar.") from None
 
@@ -275,9 +281,9 @@ def cursor_of(seq: int, order: str) -> str:
     return base64.urlsafe_b64encode(f"{order[0]}{seq}".encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str | None, order: str) -> int | None:
+def read_cursor(cursor: str | UnsetType, order: str) -> int | None:
     """The key in *cursor*; 422 if it was not made for this *order*."""
-    if cursor is None:
+    if cursor is UNSET:
         return None
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()

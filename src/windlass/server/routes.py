@@ -28,10 +28,21 @@ from windlass.server.waits import race, until_gone
 if TYPE_CHECKING:
     from windlass.server.service import Service
 
-__all__ = ["JSON", "NDJSON", "Answer", "Ask", "Endpoint", "Operation", "Outcome", "Stream"]
+__all__ = [
+    "EVENTS",
+    "JSON",
+    "NDJSON",
+    "Answer",
+    "Ask",
+    "Endpoint",
+    "Operation",
+    "Outcome",
+    "Stream",
+]
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+EVENTS = "text/event-stream"
 
 _SEND_SECONDS = 30.0
 """A reader of a stream that takes nothing for so long is gone, whatever its connection says."""
@@ -64,7 +75,7 @@ class Stream:
     """A response that goes on: chunks as they come, until they end or the client goes."""
 
     chunks: AsyncGenerator[bytes, None]
-    content_type: str = "text/event-stream"
+    content_type: str = EVENTS
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
