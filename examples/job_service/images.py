@@ -52,16 +52,13 @@ def _open(folder: Path, path: str | None, image: bytes | None) -> Image.Image:
     if path is None and image is None:
         return _sample()
     try:
-        picture = Image.open(
-            _inside(folder, path) if path is not None else io.BytesIO(image or b"")
-        )
-        # The size is known before the pixels are unpacked: a few bytes can claim gigabytes.
-        if picture.width * picture.height > _MOST_PIXELS:
-            raise BadPicture(f"{picture.width}×{picture.height} pixels are more than is read here.")
-        picture.load()
-    except (UnidentifiedImageError, FileNotFoundError, Image.DecompressionBombError) as error:
+        with Image.open(_inside(folder, path) if path else io.BytesIO(image or b"")) as picture:
+            # The size is known before the pixels are unpacked: a few bytes can claim gigabytes.
+            if picture.width * picture.height > _MOST_PIXELS:
+                raise BadPicture(f"{picture.width}×{picture.height} pixels are too many to read.")
+            return picture.convert("RGBA")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise BadPicture(str(error)) from error
-    return picture.convert("RGBA")
 
 
 def _inside(folder: Path, path: str) -> Path:
@@ -76,7 +73,7 @@ def _sample() -> Image.Image:
     picture = Image.new("RGBA", (640, 480), "#1d3557")
     draw = ImageDraw.Draw(picture)
     for step in range(12):
-        draw.ellipse((40 * step, 30 * step, 640 - 20 * step, 480 - 10 * step), outline="#f1faee")
+        draw.ellipse((20 * step, 15 * step, 640 - 20 * step, 480 - 15 * step), outline="#f1faee")
     return picture
 
 

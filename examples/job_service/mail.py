@@ -36,8 +36,8 @@ class BadMessage(NonRetryable):
     """No later attempt could send this message."""
 
 
-@tasks.task(name="email", timeout="2m", max_attempts=8)
-def send(
+@tasks.task(timeout="2m", max_attempts=8)
+def email(
     ctx: SyncContext[Settings],
     to: MailAddress,
     subject: Line = "Hello from Windlass",
@@ -62,7 +62,8 @@ def _compose(job_id: str, sender: str, to: str, subject: str, body: str) -> Emai
     message["From"] = Address(addr_spec=sender)
     try:
         message["To"] = Address(addr_spec=to)
-    except (HeaderParseError, ValueError, IndexError) as error:
+    except (HeaderParseError, ValueError, LookupError, AttributeError) as error:
+        # The last two: the standard library's parser trips over some, such as "a@[".
         raise BadMessage(f"{to!r:.80} is no mail address: {error}") from error
     message["Subject"] = subject
     message["Message-ID"] = f"<{job_id}@windlass.invalid>"
