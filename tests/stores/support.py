@@ -6,7 +6,6 @@ A new kind of store joins every test of this folder by one entry in :data:`KINDS
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
@@ -84,8 +83,7 @@ class SQLitePlace(Place):
 
 KINDS: dict[str, type[Place]] = {"memory": MemoryPlace, "sqlite": SQLitePlace}
 try:
-    import windlass.stores.sqlite as _  # noqa: F401
-    from windlass.stores.sqlite import SQLiteStore as _S  # noqa: F401
+    from windlass.stores.sqlite import SQLiteStore as _Present  # noqa: F401
 except ImportError:
     del KINDS["sqlite"]
 
