@@ -9,7 +9,7 @@ that lost its job cannot disturb the one that has it now.
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from asyncio import CancelledError, Task
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -73,7 +73,19 @@ class SyncDoors(Protocol):
 class Run:
     """One run of a job. The worker that runs it writes here; contexts and middleware look."""
 
-    __slots__ = ("_context", "deadline", "doors", "ending", "interrupt", "job", "resources")
+    __slots__ = (
+        "_context",
+        "deadline",
+        "doors",
+        "ending",
+        "handle",
+        "interrupt",
+        "job",
+        "noticed",
+        "ran",
+        "resources",
+        "started",
+    )
 
     def __init__(
         self, job: Job, doors: Doors, resources: Any = None, deadline: float | None = None
@@ -83,9 +95,17 @@ class Run:
         self.resources = resources
         self.deadline = deadline
         """When it is timed out, on the worker's monotonic clock; None: never."""
+        self.started = 0.0
+        """When it began, on the same clock."""
+        self.ran = 0.0
+        """Seconds it took, once it has ended and if anybody wanted to know."""
         self.ending: Ending | None = None
         self.interrupt: Callable[[], object] | None = None
-        """What the executor does to end it early; None: the run looks at ``cancelled`` by itself."""
+        """What ends it early; None: it has not begun, or can only look at ``cancelled`` by itself."""
+        self.noticed = False
+        """The task knows that it shall end, so that a return is no proof that it got through."""
+        self.handle: Task[None] | None = None
+        """The asyncio task that carries it, kept alive by this reference."""
         self._context: Context[Any] | None = None
 
     @property
@@ -95,11 +115,17 @@ class Run:
             self._context = Context(self)
         return self._context
 
+    @property
+    def over(self) -> bool:
+        """Whether it was asked to end."""
+        return self.ending is not None
+
     def end(self, why: Ending) -> None:
         """Ask the run to end. The first reason stands, except that ``lost`` overrules all."""
         if self.ending is None or why == "lost":
             self.ending = why
         if self.interrupt is not None:
+            self.noticed = True
             self.interrupt()
 
     async def progress(self, fraction: float | None, note: str | None) -> bool:

@@ -1,0 +1,242 @@
+"""Child processes that run ``run_in="process"`` tasks, one job at a time each.
+
+A child is an ordinary subprocess at the other end of a socket pair (:mod:`windlass.process_child`).
+It is started when it is needed, used again for the next job, and replaced after some hundred jobs, so
+that what a library leaks does not gather. To end a run early is to kill its child. A child that dies
+by itself takes nothing with it but its own job, which is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from asyncio import CancelledError, IncompleteReadError
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from windlass.context import Run
+from windlass.errors import ConfigError, Discard, NonRetryable, ResultError, Retry, Snooze
+from windlass.executors import ChildDied, RemoteError
+from windlass.process_messages import (
+    HEADER,
+    Failed,
+    Finished,
+    FromChild,
+    Line,
+    Order,
+    Postponed,
+    Progress,
+    Reply,
+    ToChild,
+    decode_from_child,
+    frame,
+    kind_name,
+)
+from windlass.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from windlass.tasks import Task
+
+__all__ = ["Processes"]
+
+_JOBS_PER_CHILD = 500
+_LAST_WORDS = 0.25
+"""Seconds between the end of a child and the end of listening to it."""
+
+
+class Processes:
+    """The children of one worker. How many run at once is the business of the caller's slots."""
+
+    def __init__(self, jobs_per_child: int = _JOBS_PER_CHILD) -> None:
+        self._jobs_per_child = jobs_per_child
+        self._idle: list[_Child] = []
+
+    async def call(self, run: Run, task: Task[..., Any]) -> object:
+        """Run a ``def`` in a child. Its result is JSON text.
+
+        Raises:
+            RemoteError: the function raised.
+            ChildDied: the child ended, by itself or because the run was told to end.
+        """
+        order = _order(run, task)
+        child = self._idle.pop() if self._idle else await _Child.start()
+        try:
+            answer = await child.run(run, order)
+        except BaseException:
+            await child.end()
+            raise
+        child.jobs += 1
+        if child.jobs < self._jobs_per_child:
+            self._idle.append(child)
+        else:
+            await child.end()
+        return _value(answer, task.retry)
+
+    async def close(self) -> None:
+        """End the idle children."""
+        while self._idle:
+            await self._idle.pop().end()
+
+
+class _Child:
+    """One child process and the socket to it."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._gone = asyncio.Event()
+        self.jobs = 0
+        threading.Thread(
+            target=self._wait,
+            args=(asyncio.get_running_loop(),),
+            name="windlass-child",
+            daemon=True,
+        ).start()
+
+    @classmethod
+    async def start(cls) -> _Child:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "windlass.process_child"]
+            # Started from the loop's own thread: the kernel ends the child with the thread that
+            # started it, and a helper thread would take it along too early.
+            process = subprocess.Popen(  # noqa: ASYNC220
+                [*command, str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        return cls(process, reader, writer)
+
+    async def run(self, run: Run, order: Order) -> Finished | Postponed | Failed:
+        """Have one job run."""
+        run.interrupt = self.kill
+        try:
+            self._send(order)
+            while True:
+                match await self._receive():
+                    case Progress(fraction, note):
+                        self._send(Reply(await run.progress(fraction, note)))
+                    case Line(line):
+                        self._send(Reply(await run.log(line)))
+                    case answer:
+                        # It got through, even if it was killed in the same moment.
+                        run.noticed = False
+                        return answer
+        except (IncompleteReadError, ConnectionError):
+            # No news to a child that is dying of something else; one that merely closed its socket dies now.
+            self._process.kill()
+            await self._gone.wait()
+            raise ChildDied(_obituary(self._process.returncode)) from None
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+    async def end(self) -> None:
+        """Kill it, and wait until it is gone, cancelled or not: its run has not ended before."""
+        self.kill()
+        self._writer.transport.abort()
+        cancellation: CancelledError | None = None
+        while not self._gone.is_set():
+            try:
+                await self._gone.wait()
+            except CancelledError as error:
+                cancellation = error
+        if cancellation is not None:
+            raise cancellation
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread of its own: notice the end of the process."""
+        self._process.wait()
+        with suppress(RuntimeError):  # the loop has closed before it
+            loop.call_soon_threadsafe(self._on_gone, loop)
+
+    def _on_gone(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._gone.set()
+        # Programs that the task has started may hold the socket open, so its end alone would not tell.
+        # What the child said last is still read first.
+        loop.call_later(_LAST_WORDS, self._writer.transport.abort)
+
+    def _send(self, message: ToChild) -> None:
+        self._writer.write(frame(message))
+
+    async def _receive(self) -> FromChild:
+        length = int.from_bytes(await self._reader.readexactly(HEADER), "big")
+        message: FromChild = decode_from_child(await self._reader.readexactly(length))
+        return message
+
+
+def _order(run: Run, task: Task[..., Any]) -> Order:
+    function = task.function
+    if "<locals>" in function.__qualname__:
+        raise ConfigError(
+            f"Task {task.type!r} is defined inside a function, where a child process cannot find it: "
+            'a task with run_in="process" must stand at the top of a module.'
+        )
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Order(
+        job=msgspec.json.encode(run.job),
+        module=function.__module__,
+        qualname=function.__qualname__,
+        main=main,
+        path=tuple(sys.path),
+        context_param=task.context_param,
+        deadline=run.deadline,
+    )
+
+
+def _value(answer: Finished | Postponed | Failed, policy: RetryPolicy) -> object:
+    match answer:
+        case Finished(result):
+            return None if result is None else msgspec.Raw(result)
+        case Postponed(delay):
+            raise Snooze(delay)
+        case Failed(fault, kinds, after):
+            raise RemoteError(fault, _stand_in(policy, kinds, after))
+
+
+def _stand_in(
+    policy: RetryPolicy, kinds: tuple[str, ...], after: float | None
+) -> BaseException | None:
+    """An exception for which *policy* decides as it would have for the one in the child.
+
+    Only classes that the policy or Windlass names are made, never one that the child named.
+    """
+    known = {kind_name(kind): kind for kind in (*policy.exceptions, *_TELLING)}
+    kind = next((known[name] for name in kinds if name in known), None)
+    if kind is None:
+        return None if after is None else Retry(after=after)
+    cause: Any = kind.__new__(kind)
+    if isinstance(cause, Retry):
+        cause.after = None if after is None else timedelta(seconds=after)
+    else:
+        cause.retry_after = after
+    return cause  # type: ignore[no-any-return]
+
+
+_TELLING: tuple[type[BaseException], ...] = (Retry, Discard, NonRetryable, ResultError)
+
+
+def _obituary(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"The process that ran the job ended with exit code {code}."
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"The process that ran the job was killed by {name}."
