@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import uuid_utils
 
+from windlass.crashpoints import crash_point
 from windlass.durations import Duration, format_duration, parse_duration
 from windlass.errors import (
     ConfigError,
@@ -88,6 +89,7 @@ class Client:
             inserted = await self.store.insert(jobs)
         except QueueFull as full:
             inserted = await self._insert_when_room(jobs, full)
+        crash_point("after-insert-commit")
         if self.events.wants(JobEnqueued):
             for each in inserted:
                 self.events.emit(JobEnqueued(each.job, each.duplicate))

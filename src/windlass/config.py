@@ -196,7 +196,7 @@ _FIELDS = (
     _Field("log_format", _one_of("auto", "console", "json", "logfmt")),
 )
 _NAMES = {field.name for field in _FIELDS}
-_VARIABLES = {field.variable for field in _FIELDS} | {"WINDLASS_TORTURE"}
+_VARIABLES = {field.variable for field in _FIELDS} | {"WINDLASS_CRASH_AT", "WINDLASS_TORTURE"}
 
 
 def _find(

@@ -28,6 +28,7 @@ CrashPoint = Literal[
     "mid-flush",
     "mid-heartbeat",
     "mid-promote",
+    "mid-migration",
 ]
 
 
