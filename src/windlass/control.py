@@ -120,6 +120,10 @@ class Control:
             raise ConfigError(f"{id_or_suffix!r} fits several jobs: {names}. Give more characters.")
         return found[0]
 
+    async def get_many(self, ids: Sequence[JobId]) -> list[Job | None]:
+        """The jobs of these ids, in order; None where there is none."""
+        return await self._store.get(ids)
+
     async def find(
         self,
         where: JobFilter,

@@ -44,6 +44,7 @@ __all__ = [
     "LogfmtFormatter",
     "attach_logging",
     "configure_logging",
+    "escaped",
 ]
 
 Format = Literal["auto", "console", "json", "logfmt"]
@@ -248,10 +249,10 @@ class ConsoleFormatter(_Formatter):
         rest = " ".join(
             self._painted(f"{key}=", "2") + _quoted(value) for key, value in fields.items()
         )
-        text = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {level} {_escaped(record.getMessage())}"
+        text = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {level} {escaped(record.getMessage())}"
         line = f"{text}  {rest}" if rest else text
         if stack:
-            line += "".join("\n    " + _escaped(each) for each in str(stack).rstrip().split("\n"))
+            line += "".join("\n    " + escaped(each) for each in str(stack).rstrip().split("\n"))
         return line
 
     def _painted(self, text: str, code: str) -> str:
@@ -268,7 +269,8 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff
 _PLAIN = re.compile(r"[^\s\"=\\]+")
 
 
-def _escaped(value: object) -> str:
+def escaped(value: object) -> str:
+    """*value* as text on one line that no terminal takes for a command."""
     return _UNSAFE.sub(lambda found: _escape(ord(found[0])), str(value))
 
 
@@ -281,10 +283,9 @@ def _quoted(value: object) -> str:
     text = str(value)
     if len(text) > _LONGEST and "\n" not in text:
         text = text[: _LONGEST - 1] + "…"
-    escaped = _escaped(text)
-    if escaped == text and _PLAIN.fullmatch(text):
+    if escaped(text) == text and _PLAIN.fullmatch(text):
         return text
-    return '"' + _escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return '"' + escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 # ------------------------------------------------------------------ set-up of a process of ours
