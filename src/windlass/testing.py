@@ -75,7 +75,8 @@ def in_memory(app: Windlass[Any], clock: ManualClock | None = None) -> Iterator[
 
 
 async def drain(app: Windlass[Any], *, fail_fast: bool = False) -> list[Job]:
-    """Run every job that is due, and those they enqueue, until none is; answers the jobs that ran.
+    """Run every job that is due, and those they enqueue, until none is; answers the jobs that ran,
+    in the order in which they ended.
 
     What is scheduled for later (a delay, a retry) waits for the clock to advance and another drain.
     *fail_fast*: stop at the first exception of a task and raise it here, as it was raised there.
@@ -134,12 +135,14 @@ def assert_enqueued(
     >>> job = assert_enqueued(app, welcome.bind(42, lang="fr"), queue="mail", times=1)
     >>> assert job.priority == 9
 
-    *times*: exactly so often; else once or more. With ``times=0`` nothing is there to be answered:
-    use ``assert not enqueued(…)``.
+    *times*: exactly so often (from 1; for none at all use ``assert not enqueued(…)``).
     """
     jobs = enqueued(app, what, queue=queue)
-    assert times is None or times > 0, "times=0: write `assert not enqueued(app, …)` instead."
-    assert jobs if times is None else len(jobs) == times, _complaint(app, what, queue, times, jobs)
+    if times is not None and times < 1:
+        raise ConfigError(f"times={times}: write `assert not enqueued(app, …)` instead.")
+    # Raised, not asserted: a test must not pass because Python runs with -O.
+    if not jobs or (times is not None and len(jobs) != times):
+        raise AssertionError(_complaint(app, what, queue, times, jobs))
     return jobs[-1]
 
 

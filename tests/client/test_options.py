@@ -75,7 +75,11 @@ def test_each_override_takes_its_place_and_the_rest_stays() -> None:
         ("unique", "x" * 257, "A unique key is 1 to 256 printable characters"),
         ("unique", "a\nb", "A unique key is 1 to 256 printable characters"),
         ("unique", Unique("x", frozenset()), "within at least one status"),
-        ("unique", {"key": "x", "within": "ever"}, "unique.within is 'waiting', 'active' or a list"),
+        (
+            "unique",
+            {"key": "x", "within": "ever"},
+            "unique.within is 'waiting', 'active' or a list",
+        ),
         ("unique", {"key": "x", "within": ["sleeping"]}, "unique.within is 'waiting', 'active'"),
         ("unique", {"key": "x", "with": 1}, "unique has key, within and on_conflict, not 'with'"),
         ("unique", {"key": "x", "on_conflict": "ignore"}, "on_conflict is 'return', 'replace'"),
