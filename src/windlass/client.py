@@ -7,7 +7,8 @@ tells who subscribed, and looks up raw payloads (from HTTP and the command line)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, cast
 
 import uuid_utils
@@ -70,6 +71,7 @@ class Client:
         self.events = events
         self.prepare = prepare
         """Makes the store ready before its first use; None once that is done."""
+        self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
 
     async def insert(self, jobs: Sequence[NewJob]) -> list[Inserted]:
         """Have the store accept *jobs*, all or none; answers in order, when they are durable.
@@ -146,18 +148,12 @@ class Client:
         before (*known*: the caller has seen it).
         """
         limit = None if timeout is None else parse_duration(timeout, what="timeout")
-        changed = asyncio.Event()
-
-        def notice(hint: Notice) -> None:
-            if id in hint.ids:
-                changed.set()
-
         if self.prepare is not None:
             await self.prepare()
-        stop = self.store.listen(frozenset({"changed"}), notice)
         try:
             async with asyncio.timeout(None if limit is None else limit.total_seconds()):
-                return await self._until_final(id, changed, known)
+                with self._watch().changes(id) as changed:
+                    return await self._until_final(id, changed, known)
         except TimeoutError:
             if limit is None:
                 raise
@@ -165,8 +161,6 @@ class Client:
                 f"Job {id} has not ended within {format_duration(limit)}; it goes on undisturbed.",
                 id,
             ) from None
-        finally:
-            stop()
 
     async def cancel(self, id: JobId) -> Job:
         """Cancel the job if it waits, ask it to end if it runs; answers it as it then stands.
@@ -206,11 +200,51 @@ class Client:
             except TimeoutError:
                 pause = min(pause * 2, _SLOWEST_LOOK)
 
+    def _watch(self) -> _Watch:
+        """The running loop's watch."""
+        loop = asyncio.get_running_loop()
+        watch = self._watches.get(loop)
+        if watch is None:
+            watch = self._watches[loop] = _Watch(self.store, lambda: self._watches.pop(loop))
+        return watch
+
     async def _look(self, id: JobId) -> Job | None:
         if self.prepare is not None:
             await self.prepare()
         (job,) = await self.store.get([id])
         return job
+
+
+class _Watch:
+    """Passes on hints about jobs to all who wait for one in an event loop.
+
+    One listener serves them all: with one for each, every hint would go through every waiter.
+    """
+
+    def __init__(self, store: ClientStore, on_end: Callable[[], object]) -> None:
+        self._waiting: dict[JobId, list[asyncio.Event]] = {}
+        self._on_end = on_end
+        self._stop = store.listen(frozenset({"changed"}), self._notice)
+
+    @contextmanager
+    def changes(self, id: JobId) -> Iterator[asyncio.Event]:
+        """An event that is set when the job may have changed."""
+        changed = asyncio.Event()
+        self._waiting.setdefault(id, []).append(changed)
+        try:
+            yield changed
+        finally:
+            self._waiting[id].remove(changed)
+            if not self._waiting[id]:
+                del self._waiting[id]
+            if not self._waiting:
+                self._stop()
+                self._on_end()
+
+    def _notice(self, hint: Notice) -> None:
+        for job in hint.ids:
+            for changed in self._waiting.get(job, ()):
+                changed.set()
 
 
 def chosen_id(id: object | None, key: object | None) -> JobId | None:

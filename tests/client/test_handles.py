@@ -201,3 +201,18 @@ async def test_result_is_refused_inside_a_task() -> None:
 
     assert "would hold its slot" in await handle.result()
     assert "would hold its slot" in await in_thread.result()
+
+
+async def test_all_who_wait_share_one_listener_and_none_is_left() -> None:
+    before = len(app.store._listeners)  # type: ignore[attr-defined]
+    handles = await app.enqueue_many(point.bind(n) for n in range(50))
+    waiting = [asyncio.ensure_future(handle.result(timeout=20)) for handle in handles]
+    twice = asyncio.ensure_future(handles[0].result(timeout=20))
+    await asyncio.sleep(0.02)
+    assert len(app.store._listeners) == before + 1  # type: ignore[attr-defined]
+
+    await drain(app)
+
+    assert [each.x for each in await asyncio.gather(*waiting)] == list(range(50))
+    assert (await twice).x == 0
+    assert len(app.store._listeners) == before  # type: ignore[attr-defined]
