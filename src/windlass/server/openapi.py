@@ -73,11 +73,15 @@ _YEAR = 365.25 * 86400
 
 OPTIONS: Mapping[str, _Schema] = {
     "id": {
-        "type": "string",
+        "type": ["string", "null"],
         "format": "uuid",
         "description": "Your own id: the same request again answers the same job.",
     },
-    "key": {**_LINE, "description": "An idempotency key, as the header Idempotency-Key."},
+    "key": {
+        **_LINE,
+        "type": ["string", "null"],
+        "description": "An idempotency key, as the header Idempotency-Key.",
+    },
     "queue": {"type": "string", "pattern": NAME_PATTERN},
     "priority": {
         "type": "integer",
