@@ -113,13 +113,12 @@ class Windlass(TaskDeclarations[Res]):
             self._declare(limit)
 
     def include(self, registry: Registry) -> None:
-        """Take in the tasks that were declared on *registry*.
+        """Take in the tasks that are declared on *registry*, now or later.
 
         Raises :class:`~windlass.errors.DuplicateTask`, or :class:`~windlass.errors.ConfigError` for
         tasks of another app.
         """
-        for task in registry.tasks():
-            self._take_in(task)
+        registry.follow(self._take_in)
 
     def _take_in(self, task: Task[..., Any]) -> Task[..., Any]:
         if task.home is not None and task.home is not self:

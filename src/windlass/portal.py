@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
-from windlass.errors import ConfigError
+from windlass.errors import Closed, ConfigError
 
 __all__ = ["Portal"]
 
@@ -38,8 +38,9 @@ class Portal:
     ) -> T:
         """Run ``function(*args)`` in the portal's loop and wait for its answer.
 
-        Raises what it raises; and :class:`~windlass.errors.ConfigError`, which tells to use
-        *instead*, where an event loop runs in the caller's thread, because it would stand still.
+        Raises what it raises; :class:`~windlass.errors.Closed` when the portal is closed meanwhile;
+        and :class:`~windlass.errors.ConfigError`, which tells to use *instead*, where an event loop
+        runs in the caller's thread, because it would stand still.
         """
         if _loop_runs_here():
             raise ConfigError(
@@ -50,6 +51,10 @@ class Portal:
         )
         try:
             return future.result()
+        except CancelledError:
+            raise Closed(
+                "The app was closed during this call; whether it took effect is open."
+            ) from None
         except BaseException:
             # Ctrl-C in the caller: nobody waits for the answer any more.
             future.cancel()

@@ -61,7 +61,7 @@ else:
 
 
 class TaskOptions(TypedDict, total=False):
-    """What ``@app.task(…)`` takes. All but the first seven are defaults of the task's jobs."""
+    """What ``@app.task(…)`` takes. All but the first six are defaults of the task's jobs."""
 
     name: str
     aliases: Iterable[str]
@@ -154,6 +154,7 @@ class Registry(TaskDeclarations[Any]):
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
         """By type name and by alias."""
+        self._followers: list[Callable[[Task[..., Any]], object]] = []
 
     def add(self, task: Task[..., Any]) -> None:
         """Take in *task*. Raises :class:`~windlass.errors.DuplicateTask` naming both places."""
@@ -183,8 +184,16 @@ class Registry(TaskDeclarations[Any]):
         """Up to three names that *type* may have meant, the best first."""
         return tuple(difflib.get_close_matches(type, self._tasks, n=3, cutoff=0.6))
 
+    def follow(self, follower: Callable[[Task[..., Any]], object]) -> None:
+        """Tell *follower* each task: those that are here, and those that are declared later."""
+        self._followers.append(follower)
+        for task in self.tasks():
+            follower(task)
+
     def _take_in(self, task: Task[..., Any]) -> Task[..., Any]:
         self.add(task)
+        for follower in self._followers:
+            follower(task)
         return task
 
 

@@ -228,6 +228,18 @@ def test_a_registry_is_included_with_its_tasks(app: Windlass) -> None:
     assert shared.retry is app.retry
 
 
+async def test_a_task_declared_after_its_registry_was_included_belongs_to_the_app(
+    app: Windlass,
+) -> None:
+    mail = Registry()
+    app.include(mail)
+
+    late = mail.task(context_free)
+
+    assert app.registry.get("context_free") is late
+    assert (await late.enqueue()).job.type == "context_free"
+
+
 async def test_a_task_of_no_app_says_so_when_it_is_enqueued(app: Windlass) -> None:
     lonely = Registry().task(at_module_level)
 
