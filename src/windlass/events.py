@@ -27,6 +27,7 @@ __all__ = [
     "Outcome",
     "StoreFailed",
     "StoreRecovered",
+    "SuspectsWait",
     "WorkerLost",
     "WorkerStarted",
     "WorkerStopped",
@@ -108,6 +109,13 @@ class WorkerStopped(Event, frozen=True):
 
 class WorkerLost(Event, frozen=True):
     """This worker was declared dead by others: it ends what it holds."""
+
+    worker: WorkerId
+
+
+class SuspectsWait(Event, frozen=True):
+    """Jobs wait that were in flight when two workers died, and this worker has no command by which to
+    start a quarantine for them: run ``windlass worker --quarantine``."""
 
     worker: WorkerId
 

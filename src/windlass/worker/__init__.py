@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from windlass.worker.options import WorkerOptions
+from windlass.worker.program import run_as_program
+from windlass.worker.supervisor import Supervisor
 from windlass.worker.worker import Worker
 
-__all__ = ["Worker", "WorkerOptions"]
+__all__ = ["Supervisor", "Worker", "WorkerOptions", "run_as_program"]

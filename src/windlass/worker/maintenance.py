@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from random import Random
-from typing import Protocol
 
 from windlass.clock import Clock
 from windlass.crashpoints import crash_point
@@ -87,13 +86,6 @@ def _expired(job: Job, policies: Policies, rng: Random) -> Ack:
     return settle(job, Expired(failure), policies(job), rng.random())
 
 
-class Keeper(Protocol):
-    """Who looks after quarantine when suspects wait."""
-
-    def wanted(self, workers: list[WorkerInfo]) -> None:
-        """Suspects wait; *workers* are those that live."""
-
-
 class Maintenance:
     """The three loops, as coroutines for the worker's task group."""
 
@@ -104,7 +96,7 @@ class Maintenance:
         worker: Callable[[], WorkerId | None],
         policies: Policies,
         retention: Retention,
-        keeper: Keeper | None,
+        suspects_wait: Callable[[], Awaitable[None]],
         poll: float,
         check: float,
         clock: Clock,
@@ -115,7 +107,7 @@ class Maintenance:
         self._worker = worker
         self._policies = policies
         self._retention = retention
-        self._keeper = keeper
+        self._suspects_wait = suspects_wait
         self._poll = poll
         self._check = check
         self._clock = clock
@@ -124,7 +116,7 @@ class Maintenance:
         self._observation = Observation(check)
 
     async def promote(self) -> None:
-        """Promote for ever: as soon as the next job is due, and at least every poll."""
+        """Promote for ever: when the next job is due, and twice in each poll for those that came since."""
         await self._for_ever("promote", self.promote_once)
 
     async def reclaim(self) -> None:
@@ -140,11 +132,11 @@ class Maintenance:
         done = await self._store.promote(_BATCH)
         if done.promoted:
             crash_point("mid-promote")
-        if done.suspects and self._keeper is not None:
-            self._keeper.wanted(await self._store.workers())
+        if done.suspects:
+            await self._suspects_wait()
         if done.next_due is None:
-            return self._jittered(self._poll)
-        return min(done.next_due.total_seconds(), self._jittered(self._poll))
+            return self._jittered(self._poll / 2)
+        return min(done.next_due.total_seconds(), self._jittered(self._poll / 2))
 
     async def _reclaim_once(self) -> float:
         workers = await self._store.workers()

@@ -66,7 +66,6 @@ class Presence:
         slots: int,
         state: Callable[[], Literal["running", "quiet", "stopping", "stalled"]],
         embedded: bool,
-        announce: Callable[[WorkerId], None] | None,
         exit: Callable[[int], object],
         clock: Clock,
         backoff: Callable[[str, float], Backoff],
@@ -78,8 +77,9 @@ class Presence:
         self._types = types
         self._slots = slots
         self._state = state
-        self._embedded = embedded
-        self._announce = announce
+        self.embedded = embedded
+        self.announce: Callable[[WorkerId], None] | None = None
+        """Told each incarnation as it registers."""
         self._exit = exit
         self._clock = clock
         self._backoff = backoff
@@ -131,8 +131,8 @@ class Presence:
 
     def _registered(self) -> None:
         self._identity.registered = True
-        if self._announce is not None:
-            self._announce(self.id)
+        if self.announce is not None:
+            self.announce(self.id)
         if self._events.wants(WorkerStarted):
             info = self._info(self._identity)
             self._events.emit(WorkerStarted(info.id, info.slots, info.queues))
@@ -159,7 +159,7 @@ class Presence:
         answer = await self._store.heartbeat(info)
         if answer.alive:
             await self._hand_back(compare(answer.held, held, self._runs.held.keys(), ()).orphans)
-        if self._runs.active and not self._embedded:
+        if self._runs.active and not self.embedded:
             await self._store.ack([self._last_ack(run) for run in self._runs.active])
         await self._store.leave(self.id)
 
@@ -269,7 +269,7 @@ class Presence:
             return "beat on"
         if self._clock.monotonic() < max(deadlines) + self._options.grace.total_seconds():
             return "beat on"
-        return "give up" if self._embedded else "exit"
+        return "give up" if self.embedded else "exit"
 
     async def last_act(self) -> None:
         culprit = self._culprit()

@@ -24,19 +24,21 @@ from windlass.codec import safe_text
 from windlass.crashpoints import crash_point
 from windlass.errors import ConfigError, StoreError
 from windlass.events import EventBus, WorkerStopped
-from windlass.executors import Threads, call_on_loop
+from windlass.executors import call_on_loop
+from windlass.executors.processes import Processes
+from windlass.executors.threads import Threads
 from windlass.job import Job, Retention, WorkerId
 from windlass.middleware import Middleware
-from windlass.processes import Processes
 from windlass.store import Notice, Store, Want
 from windlass.tasks import Registry
 from windlass.worker.backoff import Backoff
 from windlass.worker.complete import Completer
 from windlass.worker.execute import Caller, around
 from windlass.worker.fetch import Fetcher
-from windlass.worker.maintenance import Keeper, Maintenance
+from windlass.worker.maintenance import Maintenance
 from windlass.worker.options import WorkerOptions
 from windlass.worker.presence import EXIT_STALLED, EXIT_STUCK, Presence
+from windlass.worker.quarantine import Quarantine
 from windlass.worker.runs import Runs
 
 __all__ = ["EXIT_STALLED", "EXIT_STUCK", "Worker", "WorkerState"]
@@ -53,9 +55,8 @@ class Worker:
     """Runs jobs of *registry*'s tasks from *store* until it is told to stop.
 
     *resources* is entered before the first claim, and its value is every context's ``resources``.
-    An *embedded* worker lives in somebody else's process and never ends that. *keeper* looks after a
-    process for suspects; without one this worker leaves them to others. *announce* is told each
-    incarnation as it registers, *exit* ends the process with a code.
+    An *embedded* worker lives in somebody else's process and never ends that; another one calls *exit*
+    with a code when a run is left that only the end of the process ends.
     """
 
     def __init__(
@@ -71,8 +72,6 @@ class Worker:
         clock: Clock | None = None,
         rng: Random | None = None,
         embedded: bool = True,
-        keeper: Keeper | None = None,
-        announce: Callable[[WorkerId], None] | None = None,
         exit: Callable[[int], object] = os._exit,
     ) -> None:
         self._store = store
@@ -81,7 +80,6 @@ class Worker:
         self._lifespan = resources
         self._clock = clock = clock or SystemClock()
         self._rng = rng = rng or Random()
-        self.embedded = embedded
         self._exit = exit
         self._state: WorkerState = "starting"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,19 +106,33 @@ class Worker:
         slots = self._slots()
         self._presence = Presence(
             store, self._runs, events, options, types=tuple(self._tasks), slots=sum(slots.values()),
-            state=self._public_state, embedded=embedded, announce=announce, exit=exit, clock=clock,
-            backoff=self._backoff,
+            state=self._public_state, embedded=embedded, exit=exit, clock=clock, backoff=self._backoff,
         )  # fmt: skip
         self._presence.changed = self._on_change
         self._fetchers = [self._fetcher(types, count) for types, count in slots.items()]
         self._max_backlog = 1_000 + 10 * sum(slots.values())
         self._maintenance = Maintenance(
             store, worker=lambda: self.id, policies=self._runs.policy,
-            retention=retention or Retention(), keeper=keeper, poll=options.poll.total_seconds(),
-            check=options.check.total_seconds(), clock=clock, rng=rng, backoff=self._backoff,
+            retention=retention or Retention(), suspects_wait=self._on_suspects,
+            poll=options.poll.total_seconds(), check=options.check.total_seconds(), clock=clock,
+            rng=rng, backoff=self._backoff,
         )  # fmt: skip
+        self.quarantine_command: Sequence[str] | None = None
+        """How to start a process for suspects: a command that runs a worker of the same app with
+        ``quarantine=True``. None: suspects are left to others."""
+        self._quarantine: Quarantine | None = None
 
     # ------------------------------------------------------------------ what others see and ask
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it must leave the process alone, whatever happens."""
+        return self._presence.embedded
+
+    def as_program(self, announce: Callable[[WorkerId], None] | None) -> None:
+        """This process is the worker's own; *announce* is told each incarnation as it registers."""
+        self._presence.embedded = False
+        self._presence.announce = announce
 
     @property
     def id(self) -> WorkerId:
@@ -146,6 +158,11 @@ class Worker:
     def stale(self) -> int:
         """Outcomes of this worker that were refused, because the job was no longer its own."""
         return self._runs.stale
+
+    def status(self) -> str:
+        """One line for people."""
+        jobs = ", ".join(f"{job.type} {job.id}" for job in self.jobs[:20]) or "nothing"
+        return f"worker {self.id} {self.state}, runs {jobs}"
 
     def stop(self, grace: timedelta | None = None) -> None:
         """Stop claiming, and end :meth:`run` when all runs have ended or *grace* is over.
@@ -235,11 +252,19 @@ class Worker:
         yield self._runs.watch_deadlines(options.grace.total_seconds(), self._on_stuck)
         yield self._presence.hand_back_orphans()
         if not options.quarantine:
+            yield self._start_quarantine().run()
             yield self._maintenance.promote()
             yield self._maintenance.reclaim()
             yield self._maintenance.prune()
         if options.quarantine or options.drain:
             yield self._stop_when_idle(_QUARANTINE_IDLE if options.quarantine else 0.0)
+
+    def _start_quarantine(self) -> Quarantine:
+        self._quarantine = Quarantine(
+            self.quarantine_command, self._store, self._events, worker=lambda: self.id,
+            queues=self._options.queues, types=frozenset(self._tasks), rng=self._rng,
+        )  # fmt: skip
+        return self._quarantine
 
     async def _until_ended_or_late(self) -> None:
         """The grace: wait for the runs that can be waited for, and for claims under way."""
@@ -344,6 +369,10 @@ class Worker:
         for fetcher in self._fetchers:
             if fetcher.held_up and self._claiming() is not None:
                 fetcher.wake()
+
+    async def _on_suspects(self) -> None:
+        if self._quarantine is not None:
+            self._quarantine.wanted(await self._store.workers())
 
     def _on_stuck(self) -> None:
         """A run ignores its time-out. Its slot is lost until the process is: so unless that is

@@ -1,6 +1,6 @@
 """Child processes that run ``run_in="process"`` tasks, one job at a time each.
 
-A child is an ordinary subprocess at the other end of a socket pair (:mod:`windlass.process_child`).
+A child is an ordinary subprocess at the other end of a socket pair (:mod:`windlass.executors.child`).
 It is started when it is needed, used again for the next job, and replaced after some hundred jobs, so
 that what a library leaks does not gather. To end a run early is to kill its child. A child that dies
 by itself takes nothing with it but its own job, which is told so.
@@ -9,14 +9,8 @@ by itself takes nothing with it but its own job, which is told so.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
 import sys
-import threading
-from asyncio import CancelledError, IncompleteReadError
-from contextlib import suppress
+from asyncio import IncompleteReadError
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +19,7 @@ import msgspec
 from windlass.context import Run
 from windlass.errors import ConfigError, Discard, NonRetryable, ResultError, Retry, Snooze
 from windlass.executors import ChildDied, RemoteError
-from windlass.process_messages import (
+from windlass.executors.messages import (
     HEADER,
     Failed,
     Finished,
@@ -41,6 +35,7 @@ from windlass.process_messages import (
     kind_name,
 )
 from windlass.retry import RetryPolicy
+from windlass.spawn import Spawned, obituary
 
 if TYPE_CHECKING:
     from windlass.tasks import Task
@@ -87,39 +82,23 @@ class Processes:
 
 
 class _Child:
-    """One child process and the socket to it."""
+    """One child process, and the conversation with it."""
 
     def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        self, process: Spawned, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
-        self._gone = asyncio.Event()
+        self.kill = process.kill
         self.jobs = 0
-        threading.Thread(
-            target=self._wait,
-            args=(asyncio.get_running_loop(),),
-            name="windlass-child",
-            daemon=True,
-        ).start()
+        process.on_gone = self._on_gone
 
     @classmethod
     async def start(cls) -> _Child:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "windlass.process_child"]
-            # Started from the loop's own thread: the kernel ends the child with the thread that
-            # started it, and a helper thread would take it along too early.
-            process = subprocess.Popen(  # noqa: ASYNC220
-                [*command, str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        reader, writer = await asyncio.open_connection(sock=ours)
+        # On the loop's own thread: the kernel ends the child with the thread that started it.
+        process = Spawned([sys.executable, "-m", "windlass.executors.child"])
+        reader, writer = await asyncio.open_connection(sock=process.socket)
         return cls(process, reader, writer)
 
     async def run(self, run: Run, order: Order) -> Finished | Postponed | Failed:
@@ -138,39 +117,21 @@ class _Child:
                         run.noticed = False
                         return answer
         except (IncompleteReadError, ConnectionError):
-            # No news to a child that is dying of something else; one that merely closed its socket dies now.
-            self._process.kill()
-            await self._gone.wait()
-            raise ChildDied(_obituary(self._process.returncode)) from None
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
+            # It is dying, or has merely closed its socket; then it dies of this.
+            self.kill()
+            await self._process.gone.wait()
+            how = obituary(self._process.exit_code)
+            raise ChildDied(f"The process that ran the job {how}.") from None
 
     async def end(self) -> None:
         """Kill it, and wait until it is gone, cancelled or not: its run has not ended before."""
-        self.kill()
         self._writer.transport.abort()
-        cancellation: CancelledError | None = None
-        while not self._gone.is_set():
-            try:
-                await self._gone.wait()
-            except CancelledError as error:
-                cancellation = error
-        if cancellation is not None:
-            raise cancellation
+        await self._process.end()
 
-    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In a thread of its own: notice the end of the process."""
-        self._process.wait()
-        with suppress(RuntimeError):  # the loop has closed before it
-            loop.call_soon_threadsafe(self._on_gone, loop)
-
-    def _on_gone(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._gone.set()
+    def _on_gone(self) -> None:
         # Programs that the task has started may hold the socket open, so its end alone would not tell.
         # What the child said last is still read first.
-        loop.call_later(_LAST_WORDS, self._writer.transport.abort)
+        asyncio.get_running_loop().call_later(_LAST_WORDS, self._writer.transport.abort)
 
     def _send(self, message: ToChild) -> None:
         self._writer.write(frame(message))
@@ -230,13 +191,3 @@ def _stand_in(
 
 
 _TELLING: tuple[type[BaseException], ...] = (Retry, Discard, NonRetryable, ResultError)
-
-
-def _obituary(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"The process that ran the job ended with exit code {code}."
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"The process that ran the job was killed by {name}."

@@ -1,4 +1,4 @@
-"""The child of a worker that runs ``run_in="process"`` tasks: ``python -m windlass.process_child``.
+"""The child of a worker that runs ``run_in="process"`` tasks: ``python -m windlass.executors.child``.
 
 It reads orders from a socket, imports the task's module, calls the function and writes back what came
 of it. Its parent kills it when a run takes too long or is cancelled. It must never outlive its parent:
@@ -27,9 +27,7 @@ import msgspec
 from windlass.codec import encode_result
 from windlass.context import NO_RESOURCES, SyncContext, running
 from windlass.errors import ConfigError, Retry, Snooze
-from windlass.faults import describe_exception
-from windlass.job import Job, LogLine
-from windlass.process_messages import (
+from windlass.executors.messages import (
     CHILD_MAIN,
     HEADER,
     Failed,
@@ -44,7 +42,10 @@ from windlass.process_messages import (
     frame,
     kind_name,
 )
+from windlass.faults import describe_exception
+from windlass.job import Job, LogLine
 from windlass.signature import Signature
+from windlass.spawn import parent_socket
 
 _PR_SET_PDEATHSIG = 1
 
@@ -53,14 +54,15 @@ _decode_job = msgspec.json.Decoder(Job).decode
 
 def main() -> None:
     """Serve orders until the parent closes the socket."""
-    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    link_to_parent = parent_socket()
+    if link_to_parent is None:
+        sys.exit("This program is started by a Windlass worker, for its run_in='process' tasks.")
+    sock, parent = link_to_parent
     _die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM):
         # A handler and not SIG_IGN, which programs started by the task would inherit.
         signal.signal(number, lambda *_: None)
-    # The task's own children must not keep the socket open.
-    os.set_inheritable(descriptor, False)
-    link = _Link(socket.socket(fileno=descriptor))
+    link = _Link(sock)
     threading.Thread(target=link.read, name="windlass-parent", daemon=True).start()
     while True:
         link.send(_serve(link.orders.get(), link))
