@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from httpx2 import AsyncClient
 
-from tests.server.support import EMAIL, JSON, SECONDS, code_of, drain, exchange
+from tests.server.support import EMAIL, JSON, SECONDS, code_of, drain, exchange, scope_of
 from windlass.app import Windlass
 from windlass.server import ServerApp, guard
 
@@ -132,7 +133,7 @@ async def test_a_client_that_hangs_up_in_the_middle_of_its_body_is_forgotten(
     api: ServerApp, client: AsyncClient
 ) -> None:
     sent: list[Any] = []
-    messages = iter(
+    messages: Iterator[dict[str, Any]] = iter(
         [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
     )
 
@@ -141,8 +142,6 @@ async def test_a_client_that_hangs_up_in_the_middle_of_its_body_is_forgotten(
 
     async def send(message: Any) -> None:
         sent.append(message)
-
-    from tests.server.support import scope_of
 
     await api(scope_of("POST", "/jobs", CHUNKED), receive, send)
 

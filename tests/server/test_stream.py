@@ -22,7 +22,7 @@ async def test_a_jobs_way_is_told_to_its_end(
         job = (await client.post("/jobs", json=EMAIL)).json()
         await drain(app)
 
-        told = []
+        told = list[dict[str, Any]]()
         while not told or told[-1]["status"] != "completed":
             name, data = await reader.event()
             assert name == "job"

@@ -266,6 +266,8 @@ def _outcome(outcome: Outcome) -> _Schema:
         schema = _EVENT
     elif outcome.schema is None:
         schema = {"type": "string"}
+    elif outcome.schema is dict:
+        schema = {"type": "object"}
     elif args := get_args(outcome.schema):
         schema = {"type": "array", "items": {"$ref": _REF.format(name=args[0].__name__)}}
     else:
