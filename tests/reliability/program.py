@@ -1,0 +1,166 @@
+"""The program under torture: an app whose tasks note in the ledger what they do.
+
+``python -m tests.reliability.program '{"mode": "worker", …}'`` is a worker, ``"produce"`` a producer:
+real processes, to be killed and frozen. The orders are one JSON object, see ``orders.py``. A child
+whose parent goes away ends too, so that nothing is left behind by an interrupted test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from tests.reliability.checker import value_of
+from tests.reliability.ledger import Kind, Ledger
+from tests.reliability.orders import label, read_orders
+from windlass import Context, SyncContext, Windlass
+from windlass.client import new_job_id
+from windlass.errors import StoreError
+from windlass.events import AckStale, WorkerLost
+from windlass.worker import WorkerOptions
+
+__all__ = ["app"]
+
+orders = read_orders()
+ledger = Ledger(Path(orders.ledger), label(orders.name, os.getpid()))
+app = Windlass(f"sqlite:///{orders.store}", durability=orders.durability)
+app.events.subscribe(AckStale, lambda event: ledger.note(Kind.STALE, event.id))
+app.events.subscribe(WorkerLost, lambda event: ledger.note(Kind.LOST))
+
+# ---------------------------------------------------------------- tasks
+
+
+@app.task(name="work")
+async def work(ctx: Context, seconds: float) -> str:
+    """Take some time on the loop."""
+    ledger.note(Kind.STARTED, ctx.job.id, ctx.fence)
+    try:
+        await asyncio.sleep(seconds)
+    except BaseException:
+        ledger.note(Kind.BROKEN_OFF, ctx.job.id, ctx.fence)
+        raise
+    ledger.note(Kind.FINISHED, ctx.job.id, ctx.fence)
+    return value_of(ctx.fence)
+
+
+@app.task(name="crunch")
+def crunch(ctx: SyncContext, seconds: float) -> str:
+    """Take some time in a thread."""
+    ledger.note(Kind.STARTED, ctx.job.id, ctx.fence)
+    time.sleep(seconds)
+    ledger.note(Kind.FINISHED, ctx.job.id, ctx.fence)
+    return value_of(ctx.fence)
+
+
+@app.task(name="poison", max_attempts=1)
+async def poison(ctx: Context, how: str) -> None:
+    """End the whole process, in one of the ways in which that happens."""
+    ledger.note(Kind.STARTED, ctx.job.id, ctx.fence)
+    # A moment, so that others are in flight when it goes down.
+    await asyncio.sleep(0.05)
+    ledger.note(Kind.KILLED)
+    match how:
+        case "segfault":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(3)
+        case "killed":
+            # As the kernel does when memory runs out.
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="hog", max_attempts=1)
+async def hog(ctx: Context) -> None:
+    """Take more memory than there is."""
+    ledger.note(Kind.STARTED, ctx.job.id, ctx.fence)
+    taken = []
+    try:
+        while True:
+            taken.append(bytearray(16 * 1024 * 1024))
+    finally:
+        taken.clear()
+        ledger.note(Kind.BROKEN_OFF, ctx.job.id, ctx.fence)
+
+
+# ---------------------------------------------------------------- modes
+
+
+def worker_options() -> WorkerOptions:
+    """Quick ones: a lease of a second, and everything else in proportion."""
+    lease = timedelta(seconds=orders.lease)
+    return WorkerOptions(
+        queues=None if orders.queues is None else frozenset(orders.queues),
+        concurrency=orders.concurrency,
+        threads=orders.threads,
+        processes=0,
+        lease=lease,
+        beat=lease / 4,
+        check=lease / 5,
+        poll=timedelta(seconds=0.2),
+        grace=timedelta(seconds=orders.grace),
+        drain=orders.drain,
+    )
+
+
+async def produce() -> None:
+    """Enqueue jobs one by one, telling the ledger before and after each."""
+    async with app:
+        share = orders.count // orders.clients
+        async with asyncio.TaskGroup() as group:
+            for _ in range(orders.clients):
+                group.create_task(_produce(share))
+
+
+async def _produce(count: int) -> None:
+    for number in range(count):
+        task = crunch if number % 4 == 3 else work
+        id = new_job_id()
+        ledger.note(Kind.TRIED, id)
+        try:
+            await task.options(id=id).enqueue(orders.seconds)
+        except StoreError:
+            # Perhaps accepted, perhaps not: the ledger says tried, and no more.
+            continue
+        ledger.note(Kind.ACCEPTED, id)
+        await asyncio.sleep(orders.pause)
+
+
+def _limit_memory(beyond: int) -> None:
+    import resource
+
+    with open("/proc/self/statm", encoding="ascii") as file:
+        pages = int(file.read().split()[0])
+    most = pages * resource.getpagesize() + beyond
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _end_with_parent() -> None:
+    """Standard input is a pipe that the parent holds: its end is the parent's."""
+    sys.stdin.buffer.read()
+    os._exit(9)
+
+
+def main() -> None:
+    """Do as the orders say."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if orders.plant:
+        from tests.reliability.plants import plant
+
+        plant(orders.plant)
+    if orders.memory is not None:
+        _limit_memory(orders.memory)
+    if orders.mode == "produce":
+        asyncio.run(produce())
+    else:
+        app.run_worker(worker_options())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""A place to torture: one SQLite file, one ledger, and children that can be killed and frozen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from tests.docs.blocks import ROOT
+from tests.reliability import journal
+from tests.reliability.checker import History
+from tests.reliability.ledger import Fact, Kind, Ledger, read
+from tests.reliability.orders import Orders, label
+from windlass import Windlass
+from windlass.client import new_job_id
+from windlass.crashpoints import VARIABLE
+from windlass.job import FINAL, JobId, JobOptions, NewJob
+
+__all__ = ["Child", "Scene"]
+
+_SOON = 15.0
+"""Seconds within which whatever is waited for must come, on a busy machine too."""
+
+
+class Child:
+    """A process of the program under test."""
+
+    def __init__(self, scene: Scene, orders: Orders, command: list[str], env: dict[str, str]) -> None:
+        self.scene = scene
+        self.log = scene.folder / f"{orders.name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=log, stderr=log
+            )
+        self.label = label(orders.name, self.process.pid)
+
+    def kill(self) -> None:
+        """SIGKILL, noted when it is dead."""
+        self.process.kill()
+        self.process.wait()
+        self.scene.ledger.note(Kind.KILLED, worker=self.label)
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.process.send_signal(signal.SIGSTOP)
+        self.scene.ledger.note(Kind.STOPPED, worker=self.label)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.scene.ledger.note(Kind.THAWED, worker=self.label)
+        self.process.send_signal(signal.SIGCONT)
+
+    def died(self) -> None:
+        """Wait for it to kill itself."""
+        code = self.process.wait(_SOON)
+        assert code == -signal.SIGKILL, f"ended with {code} and was not killed:\n{self.said()}"
+        self.scene.ledger.note(Kind.KILLED, worker=self.label)
+
+    def ended(self, within: float = _SOON) -> int:
+        """Wait for its end; the exit code."""
+        return self.process.wait(within)
+
+    def stop(self, within: float = _SOON) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended(within)
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def said(self) -> str:
+        """What it wrote to standard output and error."""
+        return self.log.read_text(errors="replace")
+
+    def _dispose(self) -> None:
+        if self.alive:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+
+class Scene:
+    """Leaving the ``with`` block kills whatever still runs."""
+
+    def __init__(self, folder: Path, *, prepared: bool = True) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._prepared = prepared
+        self.folder = folder
+        self.store = folder / "jobs.db"
+        self.ledger = Ledger(folder / "ledger", "harness")
+        self.children: list[Child] = []
+        self.canaries: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        if self._prepared:
+            asyncio.run(self._prepare())
+            journal.attach(self.store)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for child in self.children:
+            child._dispose()
+        self.ledger.close()
+
+    async def _prepare(self) -> None:
+        async with Windlass(f"sqlite:///{self.store}"):
+            pass
+
+    # ---------------------------------------------------------------- children
+
+    def worker(self, name: str = "w", *, crash_at: str = "", **orders: Any) -> Child:
+        """Start a worker; with *crash_at* it kills itself at that crash point."""
+        return self._child("worker", name, crash_at, orders)
+
+    def producer(self, name: str = "p", *, crash_at: str = "", **orders: Any) -> Child:
+        """Start a producer."""
+        return self._child("produce", name, crash_at, orders)
+
+    def _child(self, mode: str, name: str, crash_at: str, given: dict[str, Any]) -> Child:
+        prefix: list[str] = given.pop("under", [])
+        orders = msgspec.convert(
+            {
+                "mode": mode, "name": name, "store": str(self.store),
+                "ledger": str(self.folder / "ledger"), **given,
+            },
+            Orders,
+        )  # fmt: skip
+        text = msgspec.json.encode(orders).decode()
+        command = [*prefix, sys.executable, "-m", "tests.reliability.program", text]
+        env = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS")}
+        child = Child(self, orders, command, {**env, VARIABLE: crash_at} if crash_at else env)
+        self.children.append(child)
+        return child
+
+    # ---------------------------------------------------------------- jobs
+
+    def enqueue(
+        self,
+        type: str,
+        count: int = 1,
+        *,
+        options: JobOptions | None = None,
+        **payload: object,
+    ) -> list[JobId]:
+        """Have *count* jobs accepted, all at once, and note it."""
+        ids = [new_job_id() for _ in range(count)]
+        body = msgspec.json.encode(payload)
+        for id in ids:
+            self.ledger.note(Kind.TRIED, id)
+        chosen = options or JobOptions()
+        asyncio.run(self._insert([NewJob(id, type, body, chosen, keyed=True) for id in ids]))
+        for id in ids:
+            self.ledger.note(Kind.ACCEPTED, id)
+        return ids
+
+    def canary(self, worker: Child, queue: str) -> None:
+        """Enqueue a job on a queue that only *worker* serves, to see that it is alive."""
+        [job] = self.enqueue("work", options=JobOptions(queue=queue), seconds=0.0)
+        self.canaries[job] = worker.label
+
+    async def _insert(self, jobs: list[NewJob]) -> None:
+        async with Windlass(f"sqlite:///{self.store}") as app:
+            await app.client.insert(jobs)
+
+    # ---------------------------------------------------------------- waiting and looking
+
+    def facts(self, *kinds: Kind) -> list[Fact]:
+        """What the ledger tells so far, of these kinds."""
+        return [fact for fact in read(self.folder / "ledger") if fact.kind in kinds]
+
+    def until(self, what: str, true: Callable[[], bool], within: float = _SOON) -> float:
+        """Wait for it; how many seconds it took."""
+        start = time.monotonic()
+        while not true():
+            assert time.monotonic() < start + within, f"not in {within} s: {what}\n{self._said()}"
+            time.sleep(0.01)
+        return time.monotonic() - start
+
+    def until_started(self, jobs: int, **by: str) -> None:
+        """Wait until so many runs have started (*worker*: there)."""
+        worker = by.get("worker")
+
+        def started() -> bool:
+            runs = self.facts(Kind.STARTED)
+            return sum(worker in (None, fact.worker) for fact in runs) >= jobs
+
+        self.until(f"{jobs} runs start", started)
+
+    def until_final(self, ids: Iterable[str] | None = None, within: float = _SOON) -> float:
+        """Wait until these jobs, or all, have ended; how many seconds it took."""
+        chosen = None if ids is None else set(ids)
+
+        def final() -> bool:
+            rows = journal.rows(self.store)
+            return all(row.status in FINAL for id, row in rows.items() if chosen is None or id in chosen)
+
+        return self.until("every job ends", final, within)
+
+    def history(self) -> History:
+        """What happened so far."""
+        return History(
+            facts=read(self.folder / "ledger"),
+            journal=journal.changes(self.store),
+            rows=journal.rows(self.store),
+            canaries=self.canaries,
+        )
+
+    def _said(self) -> str:
+        said = [f"--- {child.label}\n{child.said()[-2000:]}" for child in self.children]
+        waiting = [row for row in journal.rows(self.store).values() if row.status not in FINAL]
+        return "\n".join([*said, "--- not ended", *map(str, waiting[:20])])
