@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
+from windlass.crashpoints import crash_point
 from windlass.errors import SchemaMismatch, StoreInvalid, StoreUnavailable
 from windlass.stores.sqlite.sql import migrations
 
@@ -131,6 +132,7 @@ def migrate(db: sqlite3.Connection, path: str) -> None:
                 db.execute(statement)
         db.execute(f"PRAGMA application_id = {_APPLICATION}")
         db.execute(f"PRAGMA user_version = {SCHEMA}")
+        crash_point("mid-migration")
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
