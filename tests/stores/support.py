@@ -35,6 +35,7 @@ from windlass.lifecycle import Ack, Cancelled, Change, Outcome, Raised, Returned
 from windlass.retry import NO_RETRY, RetryPolicy
 from windlass.store import DEFAULT_CAPACITY, AckAnswer, Beat, HandOut, Store, Want
 from windlass.stores.memory import MemoryStore
+from windlass.stores.sqlite import SQLiteStore
 
 T = TypeVar("T")
 
@@ -75,17 +76,11 @@ class MemoryPlace(Place):
 
 class SQLitePlace(Place):
     def connect(self, capacity: int = DEFAULT_CAPACITY) -> Store:
-        from windlass.stores.sqlite import SQLiteStore
-
         path = self.folder / "jobs.db"
         return SQLiteStore(path, capacity=capacity, clock=self.clock, durability="normal")
 
 
 KINDS: dict[str, type[Place]] = {"memory": MemoryPlace, "sqlite": SQLitePlace}
-try:
-    from windlass.stores.sqlite import SQLiteStore as _Present  # noqa: F401
-except ImportError:
-    del KINDS["sqlite"]
 
 
 # ---------------------------------------------------------------- jobs

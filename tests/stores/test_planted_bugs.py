@@ -25,6 +25,8 @@ from windlass.lifecycle import Ack
 from windlass.store import AckAnswer, Store
 from windlass.stores import memory
 from windlass.stores.memory import MemoryStore
+from windlass.stores.sqlite.book import Book
+from windlass.stores.sqlite.sql import SQL
 
 Patch = pytest.MonkeyPatch
 Check = Callable[[Store, FakeClock], Awaitable[None]]
@@ -89,8 +91,6 @@ def _without(statement: str, part: str, instead: str = "") -> Callable[[Patch], 
     """Plant by leaving a clause out of a statement."""
 
     def plant(patch: Patch) -> None:
-        from windlass.stores.sqlite.sql import SQL
-
         assert part in SQL[statement]
         patch.setitem(SQL, statement, SQL[statement].replace(part, instead))
 
@@ -98,8 +98,6 @@ def _without(statement: str, part: str, instead: str = "") -> Callable[[Patch], 
 
 
 def _room_for_all(patch: Patch) -> None:
-    from windlass.stores.sqlite.book import Book
-
     patch.setattr(Book, "room", lambda self, queue: 1_000_000)
 
 
@@ -160,9 +158,7 @@ BUGS = [
         "a start is not charged to its rate",
         {
             "memory": _start_for_free,
-            "sqlite": lambda patch: patch.setattr(
-                "windlass.stores.sqlite.book.Book.charge", lambda self, lane, now: None
-            ),
+            "sqlite": lambda patch: patch.setattr(Book, "charge", lambda self, lane, now: None),
         },
         lambda store, clock: test_claim.test_no_more_start_than_the_rate_allows(
             store, clock, "queue"
