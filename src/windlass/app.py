@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,7 @@ from windlass.events import EventBus
 from windlass.handles import JobHandle, SyncJobHandle
 from windlass.job import Limit, Retention
 from windlass.limits import Rate
+from windlass.load import is_loading, target_of
 from windlass.options import check_name, job_id
 from windlass.portal import Portal
 from windlass.retry import RetryPolicy
@@ -203,12 +205,25 @@ class Windlass(TaskDeclarations[Res]):
         )
 
     def run_worker(self, options: WorkerOptions | None = None) -> None:
-        """Open the app, work until SIGTERM or Ctrl-C, and close it: the whole of a worker program."""
+        """Open the app, work until SIGTERM or Ctrl-C, and close it: the whole of a worker program.
+
+        For the main thread. Suspects, which only a process of their own may run, are run by another
+        ``windlass worker`` for this app, started when there are any.
+        """
+        if is_loading():
+            raise ConfigError(
+                "run_worker() was called while the app was imported: put it under "
+                "`if __name__ == '__main__':`."
+            )
         asyncio.run(self._run_worker(options))
 
     async def _run_worker(self, options: WorkerOptions | None) -> None:
+        from windlass.worker import run_as_program
+
+        target = target_of(self)
+        command = [sys.executable, "-m", "windlass", "worker", str(target), "--quarantine"]
         async with self:
-            await self.worker(options).run()
+            await run_as_program(self.worker(options), command if target else None)
 
     # ---------------------------------------------------------------- opening and closing
 

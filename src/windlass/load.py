@@ -12,6 +12,8 @@ import linecache
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,8 +24,9 @@ from windlass.options import did_you_mean
 if TYPE_CHECKING:
     from windlass.app import Windlass
 
-__all__ = ["load_app"]
+__all__ = ["is_loading", "load_app", "target_of"]
 
+_loading = 0
 _OURS = os.path.dirname(__file__) + os.sep
 
 
@@ -43,8 +46,41 @@ def load_app(target: str) -> Windlass[Any]:
     if directory not in sys.path:
         sys.path.insert(0, directory)
     is_file = place.endswith(".py") or os.sep in place
-    module = _import_file(Path(place)) if is_file else _import_module(place)
+    with _while_loading():
+        module = _import_file(Path(place)) if is_file else _import_module(place)
     return _named(module, place, attribute) if attribute else _only(module, place)
+
+
+def is_loading() -> bool:
+    """Whether :func:`load_app` imports a module at this moment."""
+    return _loading > 0
+
+
+def target_of(app: object) -> str | None:
+    """What to tell :func:`load_app` in another process to find *app* there; None: it is nowhere.
+
+    A module that is run as a program is named by its file.
+    """
+    modules = sorted(sys.modules.items(), key=lambda item: item[0] == "__main__")
+    for name, module in modules:
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is not app:
+                continue
+            if name != "__main__":
+                return f"{name}:{attribute}"
+            if file := getattr(module, "__file__", None):
+                return f"{os.path.abspath(file)}:{attribute}"
+    return None
+
+
+@contextmanager
+def _while_loading() -> Iterator[None]:
+    global _loading
+    _loading += 1
+    try:
+        yield
+    finally:
+        _loading -= 1
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,6 +216,37 @@ async def test_the_worker_hands_tasks_what_the_lifespan_yields_within_the_middle
         assert await handle.result() == 7
 
     assert steps == ["up", "before", "run", "after", "down"]
+
+
+def test_a_worker_program_works_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        """
+from windlass import Windlass
+app = Windlass("sqlite:///jobs.db")
+
+@app.task
+async def hello(name: str) -> None:
+    print("hello", name, flush=True)
+
+if __name__ == "__main__":
+    hello.enqueue_sync("ann")
+    app.run_worker()
+"""
+    )
+
+    with subprocess.Popen(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        said = program.stdout.readline()
+        program.send_signal(signal.SIGTERM)
+        _, complaints = program.communicate(timeout=30)
+
+    assert (said, program.returncode, complaints) == ("hello ann\n", 0, "")
 
 
 async def test_a_task_follows_the_policy_of_its_app() -> None:

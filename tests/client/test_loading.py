@@ -8,6 +8,7 @@ import pytest
 
 from windlass import ConfigError
 from windlass.config import load_app
+from windlass.load import target_of
 
 ONE = 'from windlass import Windlass\napp = Windlass("memory:")\nalso = app\n'
 Write = Callable[[str, str], Path]
@@ -97,6 +98,7 @@ def test_an_app_is_found_inside_an_object(write: Write) -> None:
             "shop_c",
             r"Two tasks are called 'f': .*shop_c.py:4.* and .*shop_c.py:6",
         ),
+        (ONE + "app.run_worker()\n", "shop_c", "put it under `if __name__ == '__main__':`"),
         (
             'from windlass import Windlass\napp = Windlass("mongo://x")\n',
             "shop_c",
@@ -122,3 +124,11 @@ def test_a_file_that_hides_behind_another_module_is_refused(write: Write) -> Non
 
     with pytest.raises(ConfigError, match=r"hides behind another module named 'queue': rename"):
         load_app("queue.py:app")
+
+
+def test_an_app_is_found_again_by_what_is_told_of_its_place(write: Write) -> None:
+    write("shop_e.py", ONE)
+    app = load_app("shop_e.py")
+
+    assert target_of(app) == "shop_e:app"
+    assert target_of(object()) is None
