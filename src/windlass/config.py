@@ -196,7 +196,15 @@ _FIELDS = (
     _Field("log_format", _one_of("auto", "console", "json", "logfmt")),
 )
 _NAMES = {field.name for field in _FIELDS}
-_VARIABLES = {field.variable for field in _FIELDS} | {"WINDLASS_CRASH_AT", "WINDLASS_TORTURE"}
+_VARIABLES = {field.variable for field in _FIELDS} | {
+    "WINDLASS_CRASH_AT", "WINDLASS_DEBUG", "WINDLASS_PARENT", "WINDLASS_TORTURE",
+}  # fmt: skip
+_COMMANDS = (
+    "BENCH", "CANCEL", "DB", "DEMO", "DOCTOR", "ENQUEUE", "FAILURES", "JOBS", "QUEUES", "RETRY",
+    "SERVE", "SHOW", "TAIL", "VERSION", "WHY", "WORKER", "WORKERS",
+)  # fmt: skip
+_TWINS = tuple(f"WINDLASS_{command}_" for command in _COMMANDS)
+"""How environment variables begin that set an option of one command."""
 
 
 def _find(
@@ -250,7 +258,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
         f"The environment variable {name} is not known and does nothing"
         f"{did_you_mean(name, _VARIABLES)}."
         for name in sorted(environ)
-        if name.startswith("WINDLASS_") and name not in _VARIABLES
+        if name.startswith("WINDLASS_") and name not in _VARIABLES and not name.startswith(_TWINS)
     ]
 
 

@@ -30,6 +30,7 @@ from windlass.events import (
     LoopStalled,
     StoreFailed,
     StoreRecovered,
+    SuspectsWait,
     WorkerLost,
     WorkerStarted,
     WorkerStopped,
@@ -77,6 +78,7 @@ def attach_logging(events: EventBus) -> Callable[[], None]:
         events.subscribe(WorkerStarted, _worker_started),
         events.subscribe(WorkerStopped, _worker_stopped),
         events.subscribe(WorkerLost, _worker_lost),
+        events.subscribe(SuspectsWait, _suspects_wait),
         events.subscribe(LoopStalled, _loop_stalled),
         events.subscribe(StoreFailed, _store_failed),
         events.subscribe(StoreRecovered, _store_recovered),
@@ -135,6 +137,10 @@ def _worker_stopped(event: WorkerStopped) -> None:
 
 def _worker_lost(event: WorkerLost) -> None:
     _emit(_worker, logging.ERROR, "worker.lost", {"worker": event.worker})
+
+
+def _suspects_wait(event: SuspectsWait) -> None:
+    _emit(_worker, logging.WARNING, "suspects.wait", {"worker": event.worker})
 
 
 def _loop_stalled(event: LoopStalled) -> None:

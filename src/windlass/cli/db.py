@@ -17,7 +17,7 @@ import click
 
 from windlass.cli.exits import CONFLICT, FAILED, Told
 from windlass.cli.output import emit, fields, json_option, say
-from windlass.cli.session import Place, located, opened, place_options, run
+from windlass.cli.session import Place, located, opened, pass_place, place_options, run
 
 __all__ = ["db"]
 
@@ -38,7 +38,7 @@ def db(ctx: click.Context, url: str | None, app: str | None) -> None:
 
 @db.command
 @json_option
-@click.pass_obj
+@pass_place
 def status(place: Place, as_json: bool) -> None:
     """Show what the store is: file, size, schema, counts."""
     path, url = _file(place)
@@ -57,7 +57,7 @@ def status(place: Place, as_json: bool) -> None:
 
 @db.command
 @json_option
-@click.pass_obj
+@pass_place
 def check(place: Place, as_json: bool) -> None:
     """Check that the file is sound; reads all of it. Exit code 1 when it is not."""
     from windlass.stores.sqlite.upkeep import check as problems_of
@@ -78,7 +78,7 @@ def check(place: Place, as_json: bool) -> None:
 
 @db.command
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
-@click.pass_obj
+@pass_place
 def backup(place: Place, target: Path) -> None:
     """Copy the store to the new file TARGET, as it is at this moment, while everything goes on.
 
@@ -100,7 +100,7 @@ def backup(place: Place, target: Path) -> None:
 
 @db.command
 @json_option
-@click.pass_obj
+@pass_place
 def migrate(place: Place, as_json: bool) -> None:
     """Bring the file to the schema of this version. Harmless when it has it."""
     path, _ = _file(place)
@@ -126,8 +126,8 @@ def migrate(place: Place, as_json: bool) -> None:
 @click.option("--failed", metavar="SPAN", help="Keep failed jobs so long (default: 30 days).")
 @click.option("--limit", type=click.IntRange(1), help="Delete at most so many.")
 @json_option
-@click.pass_obj
-def prune(place: Place, /, limit: int | None, as_json: bool, **given: str | None) -> None:
+@pass_place
+def prune(place: Place, limit: int | None, as_json: bool, **given: str | None) -> None:
     """Delete ended jobs that were kept long enough. Workers do it too, by the app's retention.
 
     Jobs with an id or key of the caller's are kept for at least a day, all for at least a minute.

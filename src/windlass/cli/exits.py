@@ -77,7 +77,7 @@ def told(error: Exception, *, debug: bool = False) -> click.ClickException:
     if debug:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     code = next((code for kind, code in _CODES if isinstance(ours, kind)), FAILED)
-    return Told(_sentence(ours), code)
+    return Told(str(ours), code)
 
 
 def as_usage(error: ConfigError) -> click.UsageError:
@@ -90,10 +90,3 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _sentence(error: WindlassError) -> str:
-    if isinstance(error, PayloadError) and error.errors:
-        fields = "; ".join(f"{each.pointer or '/'} {each.detail}" for each in error.errors)
-        return f"{error} ({fields})" if fields not in str(error) else str(error)
-    return str(error)

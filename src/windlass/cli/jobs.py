@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from windlass.cli.filters import filter_of, filter_options
-from windlass.cli.output import ago, clock, emit, fields, json_option, say, short, state, table
+from windlass.cli.output import (
+    ago,
+    attempt_of,
+    clock,
+    emit,
+    fields,
+    json_option,
+    say,
+    short,
+    state,
+    table,
+)
 from windlass.cli.session import Place, opened, place_options, run
 
 if TYPE_CHECKING:
@@ -84,7 +95,7 @@ async def _list(
         ["id", "type", "queue", "status", ">attempt", "made", "what"],
         [
             [
-                short(job.id), job.type, job.queue, state(job), job.attempt,
+                short(job.id), job.type, job.queue, state(job), attempt_of(job),
                 ago(job.created_at, now), _what(job, now),
             ]
             for job in found
@@ -158,7 +169,7 @@ def _print_job(job: Job, lines: list[LogLine]) -> None:
             "queue": job.queue,
             "status": state(job),
             "reason": job.reason,
-            "attempt": f"{job.attempt} of {job.max_attempts}",
+            "attempt": f"{attempt_of(job)} of {job.max_attempts}",
             "priority": job.priority or None,
             "made": clock(job.created_at),
             "ready": clock(job.ready_at),

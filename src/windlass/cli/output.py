@@ -16,13 +16,13 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
     from windlass.job import Job
 
 __all__ = [
-    "COLORS", "Bar", "ago", "clock", "emit", "fields", "json_option", "progress", "say", "short",
-    "state", "table",
+    "COLORS", "Bar", "ago", "attempt_of", "clock", "emit", "fields", "json_option", "progress", "say",
+    "short", "state", "table",
 ]  # fmt: skip
 
 COLORS = {
@@ -58,7 +58,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         drawn.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row))
-    console().print(drawn)
+    _draw(drawn)
 
 
 def fields(pairs: Mapping[str, object]) -> None:
@@ -71,14 +71,21 @@ def fields(pairs: Mapping[str, object]) -> None:
     for name, value in pairs.items():
         if value is not None:
             drawn.add_row(name, _cell(value))
-    console().print(drawn)
+    _draw(drawn)
 
 
-def console() -> Console:
-    """Where tables go. As wide as the terminal; wide where there is none."""
+def _draw(drawn: Table) -> None:
+    """Print as wide as the terminal; wide, and without blanks at the ends, where there is none."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(drawn)
+        return
+    plain = Console(width=_PIPE_WIDTH, highlight=False)
+    with plain.capture() as text:
+        plain.print(drawn)
+    lines = [line.rstrip() for line in text.get().splitlines()]
+    click.echo("\n".join(line for line in lines if line))
 
 
 class Bar(Protocol):
@@ -148,6 +155,11 @@ def state(job: Job) -> Any:
     from rich.text import Text
 
     return Text(job.status.value, style=COLORS[job.status.value])
+
+
+def attempt_of(job: Job) -> int:
+    """Number of the attempt that matters: of a failed job the last one, else the present or next."""
+    return job.failures if job.status.value == "failed" and job.failures else job.attempt
 
 
 def ago(moment: datetime | None, now: datetime) -> str:

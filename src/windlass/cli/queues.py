@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from windlass.cli.output import COLORS, ago, emit, json_option, say, table
-from windlass.cli.session import Place, opened, place_options, run
+from windlass.cli.session import Place, opened, pass_place, place_options, run
 
 __all__ = ["queues"]
 
@@ -72,7 +72,7 @@ def _status(name: str) -> Any:
 @queues.command
 @click.argument("queue")
 @click.option("--reason", help="Is shown to whoever wonders.")
-@click.pass_obj
+@pass_place
 def pause(place: Place, queue: str, reason: str | None) -> None:
     """Stop claiming from QUEUE, on all workers and across restarts. What runs goes on."""
 
@@ -86,7 +86,7 @@ def pause(place: Place, queue: str, reason: str | None) -> None:
 
 @queues.command
 @click.argument("queue")
-@click.pass_obj
+@pass_place
 def resume(place: Place, queue: str) -> None:
     """Go on claiming from QUEUE."""
 
@@ -106,7 +106,7 @@ def resume(place: Place, queue: str) -> None:
 @click.option(
     "--capacity", type=click.IntRange(0), help="So many may wait; 0: the store's default."
 )
-@click.pass_obj
+@pass_place
 def limit(
     place: Place,
     name: str,

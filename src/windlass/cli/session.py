@@ -9,6 +9,7 @@ counts where nothing is named.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,16 @@ import click
 if TYPE_CHECKING:
     from windlass.app import Windlass
 
-__all__ = ["Place", "app_argument", "find_app", "located", "opened", "place_options", "run"]
+__all__ = [
+    "Place",
+    "app_argument",
+    "find_app",
+    "located",
+    "opened",
+    "pass_place",
+    "place_options",
+    "run",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -43,6 +53,21 @@ def place_options(command: F) -> F:
     return click.option(
         "--url", metavar="URL", envvar="WINDLASS_URL", help="The store: sqlite:///jobs.db, …"
     )(command)
+
+
+def pass_place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--url`` and ``--app`` for a command of a group that takes them too; the nearer ones count."""
+
+    @place_options
+    @click.pass_context
+    @functools.wraps(command)
+    def with_place(
+        ctx: click.Context, url: str | None, app: str | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        outer: Place = ctx.obj
+        return command(Place(url or outer.url, app or outer.app), *args, **kwargs)
+
+    return with_place
 
 
 def app_argument(command: F) -> F:
