@@ -10,6 +10,7 @@ Everything that a client may send is bounded: headers, body, pace, and the time 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -265,6 +266,7 @@ def _matches(name: str, patterns: frozenset[str]) -> bool:
     return any(name.endswith(pattern[1:]) for pattern in patterns if pattern.startswith("*."))
 
 
+@functools.lru_cache(maxsize=1024)
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host.strip("[]"))

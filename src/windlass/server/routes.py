@@ -9,6 +9,7 @@ the OpenAPI document. Handlers know nothing of ASGI: they get an :class:`Ask` an
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -170,7 +171,7 @@ class Endpoint:
             # A WebSocket handshake: refused before it is accepted, which servers answer with 403.
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
             return
-        request_id = secrets.token_hex(8)
+        request_id = _next_request_id()
         try:
             answer = await self._answer(scope, receive)
         except ClientGone:
@@ -216,6 +217,16 @@ class Endpoint:
             f"{safe_text(scope['method'], 20)} means nothing here; allowed are {self._allow['allow']}.",
             headers=self._allow,
         )
+
+
+def _next_request_id() -> str:
+    """Unique among all servers. Counted, because asking for randomness each time would be a call
+    into the system, after which the loop would queue for the interpreter behind other threads."""
+    return f"{_BOOT}{next(_COUNT):08x}"
+
+
+_BOOT = secrets.token_hex(4)
+_COUNT = itertools.count(1)
 
 
 async def respond(
