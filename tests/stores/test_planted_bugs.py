@@ -23,8 +23,9 @@ from windlass.clock import FakeClock
 from windlass.job import Claim, Status
 from windlass.lifecycle import Ack
 from windlass.store import AckAnswer, Store
-from windlass.stores import memory
 from windlass.stores.memory import MemoryStore
+from windlass.stores.memory.gates import Gates
+from windlass.stores.memory.table import Row, Table
 from windlass.stores.sqlite.book import Book
 from windlass.stores.sqlite.sql import SQL
 
@@ -45,7 +46,7 @@ class Bug(NamedTuple):
 
 def _ack_ignoring(*, token: bool, status: bool) -> Callable[[Patch], None]:
     def ack(self: MemoryStore, ack: Ack, now: datetime) -> AckAnswer:
-        row = self._rows.get(ack.claim.id)
+        row = self._table.rows.get(ack.claim.id)
         if row is None:
             return "gone"
         if row.job.token != ack.claim.token and not token:
@@ -58,26 +59,26 @@ def _ack_ignoring(*, token: bool, status: bool) -> Callable[[Patch], None]:
 
 
 def _write_by_anyone(patch: Patch) -> None:
-    def claimed(self: MemoryStore, claim: Claim) -> Any:
-        row = self._rows.get(claim.id)
+    def claimed(self: MemoryStore, claim: Claim) -> Row | None:
+        row = self._table.rows.get(claim.id)
         return row if row is not None and row.job.status is Status.PROCESSING else None
 
     patch.setattr(MemoryStore, "_claimed", claimed)
 
 
 def _retry_in_the_old_generation(patch: Patch) -> None:
-    change = MemoryStore._change
+    change = Table.change
 
-    def bent(self: MemoryStore, row: Any, status: Status, **fields: Any) -> None:
+    def bent(self: Table, row: Row, status: Status, **fields: Any) -> None:
         if "generation" in fields:
             fields = {"take": True, "ready_at": fields["ready_at"]}
         change(self, row, status, **fields)
 
-    patch.setattr(MemoryStore, "_change", bent)
+    patch.setattr(Table, "change", bent)
 
 
 def _start_for_free(patch: Patch) -> None:
-    patch.setattr(memory, "take", lambda rate, tat, now, count: tat)
+    patch.setattr(Gates, "charge", lambda self, lane, now: None)
 
 
 def _take_any_number(patch: Patch) -> None:
