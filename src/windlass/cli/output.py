@@ -91,7 +91,11 @@ def _draw(drawn: Table) -> None:
 class Bar(Protocol):
     """Something that shows how far a long piece of work is."""
 
-    def update(self, done: int, note: str = "") -> None: ...
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """*done* so far, of *total* if that is known only now."""
+
+    def say(self, text: str) -> None:
+        """A line for the person, above the bar."""
 
 
 @contextmanager
@@ -113,10 +117,14 @@ def progress(title: str, total: int | None = None) -> Iterator[Bar]:
         task = shown.add_task(title, total=total, rate="", note="")
 
         class RichBar:
-            def update(self, done: int, note: str = "") -> None:
+            def update(self, done: int, note: str = "", total: int | None = None) -> None:
                 seconds = shown.tasks[0].elapsed or 0.0
                 rate = f"{done / seconds:,.0f}/s" if seconds > 0.5 else ""
-                shown.update(task, completed=done, rate=rate, note=note)
+                known = shown.tasks[0].total if total is None else total
+                shown.update(task, total=known, completed=done, rate=rate, note=note)
+
+            def say(self, text: str) -> None:
+                shown.console.print(text, highlight=False, markup=False)
 
         yield RichBar()
 
@@ -129,12 +137,16 @@ class _PlainBar:
         self._next = self._now() + 2.0
         self._last = ""
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        self._total = self._total if total is None else total
         of = f" of {self._total:,}" if self._total is not None else ""
         self._last = f"{self._title}: {done:,}{of}{' · ' + note if note else ''}"
         if self._now() >= self._next:
             self._next = self._now() + 2.0
             self._print()
+
+    def say(self, text: str) -> None:
+        say(text)
 
     def end(self) -> None:
         if self._last:

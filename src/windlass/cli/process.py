@@ -120,8 +120,9 @@ def make_supervisor(app: Windlass[Any], target: str, settings: Settings, *more: 
 class Forcible:
     """Passes signals on to *target*, and keeps in mind whether it was asked more than once."""
 
-    def __init__(self, target: Governed) -> None:
+    def __init__(self, target: Governed, *, talk: bool = True) -> None:
         self._target = target
+        self._talk = talk
         self._asked = 0
 
     @property
@@ -131,12 +132,13 @@ class Forcible:
 
     def stop(self, grace: timedelta | None = None) -> None:
         self._asked += 1
-        if self._asked == 1:
+        if self._asked == 1 and self._talk:
             say("Stopping: running jobs may end. Once more hands them back at once.")
         self._target.stop(grace)
 
     def quiet(self) -> None:
-        say("Claiming nothing more, until SIGCONT.")
+        if self._talk:
+            say("Claiming nothing more, until SIGCONT.")
         self._target.quiet()
 
     def resume(self) -> None:

@@ -76,12 +76,13 @@ async def _work(
     from windlass.spawn import VARIABLE
     from windlass.worker.signals import handle_signals
 
+    supervised = VARIABLE in os.environ  # then the parent does the talking
     one = make_worker(app, target, settings, quarantine=quarantine, drain=drain)
-    governed = Forcible(one)
+    governed = Forcible(one, talk=not supervised)
     restore = handle_signals(governed)
     try:
         async with app:
-            if VARIABLE not in os.environ:  # else the parent has said it
+            if not supervised:
                 say(f"Working for {target}{how}: {_tasks(app)}.")
             await one.run()
     finally:
