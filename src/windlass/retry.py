@@ -61,9 +61,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         """The policy that applies to *cause*; None when it must not be retried."""
         if isinstance(cause, NonRetryable | ResultError):
             return None
-        if cause is None or not self.exceptions:
-            return self
-        for ancestor in type(cause).__mro__:
+        # Of a time-out or a run in another process there is only a description: any exception.
+        for ancestor in type(cause).__mro__ if cause is not None else (BaseException,):
             if ancestor in self.exceptions:
                 return self.exceptions[ancestor]
         return self

@@ -46,6 +46,11 @@ def test_no_retry_retries_nothing() -> None:
     assert NO_RETRY.choose(ValueError()) is None
 
 
+def test_no_retry_retries_no_time_out_and_no_crash_of_which_only_a_description_is_left() -> None:
+    assert NO_RETRY.choose(None) is None
+    assert RetryPolicy(exceptions={ValueError: None}).choose(None) is not None
+
+
 def test_any_exception_may_carry_retry_after() -> None:
     class TooMany(Exception):
         retry_after = 7
