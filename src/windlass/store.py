@@ -173,7 +173,8 @@ class JobStore(Protocol):
         """
 
     async def ack(self, acks: Sequence[Ack]) -> list[AckAnswer]:
-        """Apply each Ack whose job is ``processing`` under its token; answer in order.
+        """Apply each Ack whose job is ``processing`` under its token, one after the other; answer in
+        order.
 
         ``then`` is applied, or ``if_cancel_requested`` when a cancellation was requested. The token
         stays on the row, so that the same Ack repeated answers ``applied`` and changes nothing; a
