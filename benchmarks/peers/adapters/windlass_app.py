@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import common
@@ -30,7 +31,10 @@ TASKS = {"noop": noop, "sleep": sleep}
 
 def setup() -> None:
     for old in _DATABASE.parent.glob(_DATABASE.name + "*"):
-        old.unlink()
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
 
 
 def worker(given: argparse.Namespace) -> None:
