@@ -1,5 +1,6 @@
 """What people do: cancel, retry, prune, pause, limits; and what they see: stats, queues, workers."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -507,6 +508,21 @@ async def test_everything_survives_closing_and_opening(place: Place, clock: Fake
     await again.close()
 
     assert after == before
+
+
+async def test_closing_finishes_what_was_accepted(place: Place) -> None:
+    store = place.connect()
+    await store.open()
+    calls = [asyncio.ensure_future(store.insert([new_job()])) for _ in range(50)]
+    await asyncio.sleep(0)
+
+    await store.close()
+
+    await asyncio.gather(*calls)
+    again = place.connect()
+    await again.open()
+    assert len(await all_jobs(again)) == 50
+    await again.close()
 
 
 async def test_a_store_tells_what_it_is(store: Store) -> None:

@@ -94,6 +94,23 @@ async def test_claims_of_many_stores_never_hand_out_a_job_twice(place: Place) ->
         assert {job.fence for job in await all_jobs(store)} == {1}
 
 
+async def test_one_store_serves_loops_in_many_threads(store: Store) -> None:
+    """As an application does whose synchronous callers go through a loop of their own."""
+
+    async def work(index: int) -> list[JobId]:
+        await asyncio.gather(*(store.insert([new_job()]) for _ in range(25)))
+        jobs = await claim(store, 25, worker=f"w{index}")
+        await asyncio.gather(*(ack(store, settled(job, Returned())) for job in jobs))
+        return [job.id for job in jobs]
+
+    claimed = await asyncio.to_thread(in_threads, CALLERS, work)
+
+    ids = [each for part in claimed for each in part]
+    assert len(ids) == len(set(ids))
+    assert (await store.stats()).count(Status.COMPLETED) == len(ids) == 25 * CALLERS
+    assert len(await all_jobs(store)) == 25 * CALLERS
+
+
 @pytest.mark.parametrize("limit", ["concurrency", "rate"])
 async def test_limits_hold_over_many_stores_at_once(place: Place, limit: str) -> None:
     async with connected(place) as store:
