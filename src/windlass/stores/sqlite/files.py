@@ -178,6 +178,10 @@ def wal_bytes(path: str) -> int:
         return 0
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 class Space:
     """Room on the disk. When it runs out, the store stops accepting and claiming, so that what was
     begun can still be finished: the *ballast*, a file of some megabytes that holds nothing, is
@@ -201,7 +205,10 @@ class Space:
         if time.monotonic() - self._looked < 1.0:
             return
         self._looked = time.monotonic()
-        free = self.free()
+        try:
+            free = self.free()
+        except OSError:
+            return  # the transaction will tell what is wrong
         if free < self._low_water:
             self.is_low = True
         elif self._has_ballast() or free >= self._low_water + self._size:
@@ -224,14 +231,11 @@ class Space:
     def _fill(self) -> None:
         if self._has_ballast():
             return
-        fd = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Another process may be at it: "x" lets one of them win.
         try:
-            # Written, not allocated: there are file systems that allocate nothing.
-            left = self._size
-            while left > 0:
-                left -= os.write(fd, bytes(min(left, 1 << 16)))
+            with open(self._ballast, "xb", opener=_private) as ballast:
+                # Written, not allocated: there are file systems that allocate nothing.
+                ballast.writelines(bytes(1 << 16) for _ in range(0, self._size, 1 << 16))
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(self._ballast)
-        finally:
-            os.close(fd)

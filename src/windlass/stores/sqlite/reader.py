@@ -15,6 +15,7 @@ from queue import SimpleQueue
 
 from windlass.errors import Closed, WindlassError
 from windlass.stores.sqlite.files import connect_reader
+from windlass.stores.sqlite.fork import register_thread
 from windlass.stores.sqlite.request import Request, deliver
 from windlass.stores.sqlite.trouble import as_store_error
 
@@ -32,8 +33,8 @@ class Reader:
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
         self._db: sqlite3.Connection | None = None
         self._gate = threading.Lock()
+        self._inside = register_thread()
         self._closed = False
-        self.ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -62,10 +63,12 @@ class Reader:
     def _run(self) -> None:
         while (request := self._inbox.get()) is not None:
             if not request.future.cancelled():
-                self._serve(request)
+                with self._inside:
+                    self._serve(request)
                 deliver([request])
         if self._db is not None:
-            self._db.close()
+            with self._inside:
+                self._db.close()
 
     def _serve(self, request: Request) -> None:
         try:

@@ -10,7 +10,6 @@ import asyncio
 import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from ctypes import py_object, pythonapi
 from datetime import timedelta
@@ -48,7 +47,7 @@ from windlass.store import (
     Retried,
     Want,
 )
-from windlass.stores.sqlite import ack, claim, control, files, find, presence, upkeep
+from windlass.stores.sqlite import ack, claim, control, files, find, fork, presence, upkeep
 from windlass.stores.sqlite.insert import insert
 from windlass.stores.sqlite.reader import Reader
 from windlass.stores.sqlite.request import Request, Turn
@@ -75,7 +74,6 @@ _SET_LIMITS = each(control.set_limits)
 _SOUND_SQLITE = (3, 51, 3)
 _LONG_WAL = 64 * 2**20
 
-_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 _left_to_parent: list[object] = []
 
 
@@ -124,7 +122,7 @@ class SQLiteStore:
         self._gate = threading.Lock()
         self._threads: _Threads | None = None
         self._forked = False
-        _stores.add(self)
+        fork.register(self)
 
     # ------------------------------------------------------------------ open and close
 
@@ -166,7 +164,7 @@ class SQLiteStore:
         threads.writer.stop()
         await asyncio.shield(asyncio.wrap_future(threads.writer.ended))
 
-    def _orphan(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: the threads are gone, and what they held is the parent's. SQLite's
         objects are kept for ever, because finalising them would act on the parent's files."""
         threads, self._threads = self._threads, None
@@ -358,11 +356,3 @@ class SQLiteStore:
 def _schema(db: sqlite3.Connection) -> int:
     [(version,)] = db.execute("PRAGMA user_version").fetchall()
     return int(version)
-
-
-def _after_fork() -> None:
-    for store in list(_stores):
-        store._orphan()
-
-
-os.register_at_fork(after_in_child=_after_fork)

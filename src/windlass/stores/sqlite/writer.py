@@ -22,6 +22,7 @@ from windlass.clock import Clock
 from windlass.errors import Closed, StoreFull, StoreUnavailable
 from windlass.stores.sqlite.book import Book
 from windlass.stores.sqlite.files import Space, connect, migrate, wal_bytes
+from windlass.stores.sqlite.fork import register_thread
 from windlass.stores.sqlite.lock import ProcessLock
 from windlass.stores.sqlite.reader import Reader
 from windlass.stores.sqlite.request import Request, Turn, deliver
@@ -36,8 +37,11 @@ _PATIENCE = 10.0
 """Seconds to wait for other connections before a write fails."""
 _MOST_AT_ONCE = 1000
 """Requests in one transaction."""
-_CHECKPOINT_AFTER = 30_000
-"""Changed rows after which the log (WAL) is brought into the file."""
+_CHECKPOINT_AFTER = 2_000
+"""Pages, as far as can be told, after which the log (WAL) is brought into the file. Its space is then
+written over, which the disk confirms faster than growth."""
+_PAGES_PER_COMMIT = 6
+_ROWS_PER_PAGE = 8
 _LONG_WAL = 16 * 2**20
 _FULL_WAL = 256 * 2**20
 """Bytes of WAL above which it is cut to nothing, and above which nothing new is accepted."""
@@ -73,6 +77,7 @@ class Writer:
         self._unsaved = 0
         self._wal_is_stuck = False
         self._gate = threading.Lock()
+        self._inside = register_thread()
         self._closed = False
         self.opened: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -102,60 +107,63 @@ class Writer:
         because closing would act on the parent's files. The lock's descriptor is closed, because a
         child that lives on would keep the lock that its parent held when it died."""
         self._closed = True
-        if self._lock is not None:
+        if self.opened.done() and self.opened.exception() is None:
             self._lock.close()
 
     # ------------------------------------------------------------------ the thread
 
     def _run(self) -> None:
         try:
-            self._prepare()
-            self._lock = ProcessLock(f"{self._path}-lock", _PATIENCE)
-            try:
-                with self._lock.held():
-                    self._db = self._open()
-            except BaseException:
-                self._lock.close()
-                raise
+            with self._inside:
+                self._open()
         except Exception as error:
             self._closed = True
             self.opened.set_exception(as_store_error(error, self._path))
             self.ended.set_result(None)
             return
         self.opened.set_result(None)
-        self._serve_until_stopped()
-        try:
-            self._close()
-        finally:
-            self.ended.set_result(None)
-
-    def _open(self) -> sqlite3.Connection:
-        db = connect(self._path)
-        try:
-            self._patiently(lambda: migrate(db, self._path))
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _close(self) -> None:
-        for reader in self._readers:
-            reader.stop()
-            reader.join()
-        with self._lock.held():
-            # The last connection to close brings the log into the file: a checkpoint, too.
-            self._db.close()
-        self._lock.close()
-
-    def _serve_until_stopped(self) -> None:
         stopping = False
         while not stopping:
             requests, stopping = self._take()
-            self._space.look()
-            requests = [each for each in requests if not self._refuse(each)]
-            if requests:
-                self._serve(requests)
-            self._keep_wal_short(idle=not requests)
+            with self._inside:
+                self._work(requests)
+        for reader in self._readers:
+            reader.stop()
+            reader.join()
+        with self._inside:
+            self._close()
+        self.ended.set_result(None)
+
+    def _open(self) -> None:
+        self._prepare()
+        self._lock = ProcessLock(f"{self._path}-lock", _PATIENCE)
+        try:
+            with self._lock.held():
+                self._db = connect(self._path)
+                try:
+                    self._patiently(lambda: migrate(self._db, self._path))
+                except BaseException:
+                    self._db.close()
+                    raise
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _close(self) -> None:
+        try:
+            # The last connection to close brings the log into the file: a checkpoint, too.
+            with self._lock.held():
+                self._db.close()
+        except StoreUnavailable:
+            self._db.close()  # whoever keeps the lock has it open: this is not the last
+        self._lock.close()
+
+    def _work(self, requests: list[Request]) -> None:
+        self._space.look()
+        accepted = [each for each in requests if not self._refuse(each)]
+        if accepted:
+            self._serve(accepted)
+        self._keep_wal_short(idle=not accepted)
 
     def _take(self) -> tuple[list[Request], bool]:
         """All requests that wait now, at least one unless it is time to tidy up or to stop."""
@@ -203,7 +211,9 @@ class Writer:
         except Exception as error:
             if is_full(error) and self._space.ran_out():
                 self._serve([each for each in requests if not self._refuse(each)])
-            elif len(requests) > 1 and not isinstance(error, StoreUnavailable):
+            elif (
+                len(requests) > 1 and not isinstance(error, StoreUnavailable) and not is_busy(error)
+            ):
                 for request in requests:
                     self._serve([request])
             else:
@@ -237,7 +247,9 @@ class Writer:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-        self._unsaved += self._db.total_changes - before
+        changed = self._db.total_changes - before
+        if changed:
+            self._unsaved += _PAGES_PER_COMMIT + changed // _ROWS_PER_PAGE
         self._wake.tell(tx.notices())
 
     def _synchronize(self, durable: bool) -> None:
