@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from windlass.context import Run
-from windlass.errors import ConfigError, Discard, NonRetryable, ResultError, Retry, Snooze
+from windlass.errors import Discard, NonRetryable, ResultError, Retry, Snooze
 from windlass.executors import ChildDied, RemoteError
 from windlass.executors.messages import (
     HEADER,
@@ -144,11 +144,6 @@ class _Child:
 
 def _order(run: Run, task: Task[..., Any]) -> Order:
     function = task.function
-    if "<locals>" in function.__qualname__:
-        raise ConfigError(
-            f"Task {task.type!r} is defined inside a function, where a child process cannot find it: "
-            'a task with run_in="process" must stand at the top of a module.'
-        )
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     return Order(
         job=msgspec.json.encode(run.job),

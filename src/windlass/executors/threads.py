@@ -43,7 +43,7 @@ class Threads:
         doors = _ThreadDoors(run, loop)
         work = contextvars.copy_context()
         self._submit(lambda: work.run(_work, run, task, doors, done))
-        returned, value = await _to_the_end(done, doors)
+        returned, value = await _to_the_end(run, done, doors)
         if returned:
             return value
         raise value
@@ -141,15 +141,22 @@ def _announce(done: Future[tuple[bool, Any]], answer: tuple[bool, Any]) -> None:
         done.set_result(answer)
 
 
-async def _to_the_end(done: Future[tuple[bool, Any]], doors: _ThreadDoors) -> tuple[bool, Any]:
-    """Wait for a thread, which nothing can end: a cancellation is passed on, and raised afterwards."""
+async def _to_the_end(
+    run: Run, done: Future[tuple[bool, Any]], doors: _ThreadDoors
+) -> tuple[bool, Any]:
+    """Wait for a thread, which nothing can end: a cancellation is passed on, and raised afterwards.
+
+    Only when the job is lost and the worker goes is the thread left to itself.
+    """
     cancellation: CancelledError | None = None
     while not done.done():
         try:
             await asyncio.shield(done)
         except CancelledError as error:
-            cancellation = error
             doors.abandoned = True
+            if run.ending == "lost":
+                raise
+            cancellation = error
     if cancellation is not None:
         raise cancellation
     return done.result()

@@ -162,6 +162,16 @@ class Runs:
                 return
             await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
+    async def abandon_all(self) -> None:
+        """Let go of what would not end: the worker goes, and nothing may wait for its threads."""
+        handles = [run.handle for run in self.active if run.handle is not None]
+        for run in list(self.active):
+            run.end("lost")
+        for handle in handles:
+            handle.cancel()
+        if handles:
+            await asyncio.wait(handles, timeout=1.0)
+
     async def watch_deadlines(self, grace: float, found_stuck: Callable[[], None]) -> None:
         """End runs that take too long, for ever; tell of those that have not ended *grace* later."""
         while True:

@@ -294,6 +294,7 @@ class Worker:
         if self._runs.active and not self.embedded:
             # Only the end of this process ends these runs.
             self._exit(EXIT_STUCK)
+        await self._runs.abandon_all()
 
     async def _stop_when_idle(self, seconds: float) -> None:
         """Stop once there has been nothing to do for *seconds*."""
