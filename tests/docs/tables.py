@@ -202,8 +202,9 @@ def _command(group: click.Group, path: list[str]) -> Iterator[str]:
 
 def _section(command: click.Command, path: list[str]) -> str:
     usage = " ".join([*path, *command.collect_usage_pieces(click.Context(command))])
-    text = re.sub(r"\n *\x08\n(.*?)(?=\n\n|\Z)", _as_code, command.help or "", flags=re.DOTALL)
-    parts = [f"## `{' '.join(path)}`", _plain(text), f"    {usage}"]
+    said = inspect.cleandoc(command.help or "")
+    text = re.sub(r"\n\x08\n(.*?)(?=\n\n|\Z)", _as_code, said, flags=re.DOTALL)
+    parts = [f"## `{' '.join(path)}`", f"    {usage}", _plain(text)]
     options = [
         each for each in command.params if isinstance(each, click.Option) and not each.hidden
     ]
@@ -214,7 +215,7 @@ def _section(command: click.Command, path: list[str]) -> str:
 
 def _as_code(match: re.Match[str]) -> str:
     """Examples, which click leaves as they are, as an indented block."""
-    return "\n" + "\n".join(f"    {line}" for line in inspect.cleandoc(match[1]).splitlines())
+    return "\n" + "\n".join(f"    {line}" for line in match[1].splitlines())
 
 
 def _option(option: click.Option) -> tuple[str, str]:
