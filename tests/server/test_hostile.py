@@ -171,6 +171,14 @@ async def test_what_a_form_can_send_is_no_job(client: AsyncClient, kind: str) ->
     assert (await client.get("/jobs")).json() == []
 
 
+async def test_a_body_that_nobody_announced_is_judged_as_well(api: ServerApp) -> None:
+    reply = await exchange(
+        api, "POST", "/jobs", headers={"content-type": "text/plain"}, pieces=[JOB % b'"x"']
+    )
+
+    assert (reply.status, reply.code) == (415, "unsupported-media-type")
+
+
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
 async def test_json_is_json_however_it_is_spelt(client: AsyncClient, kind: str) -> None:
     response = await client.post("/jobs", content=JOB % b'"x"', headers={"content-type": kind})

@@ -12,7 +12,7 @@ from httpx2 import AsyncClient
 
 from tests.server.support import EMAIL, MISSING, code_of, drain, pointers
 from windlass.app import Windlass
-from windlass.server import jobs as operations
+from windlass.server import many as operations
 
 
 async def enqueue(client: AsyncClient, *bodies: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from httpx2 import AsyncClient
 
-from tests.server.support import EMAIL, SECONDS, drain, exchange, streaming
+from tests.server.support import EMAIL, SECONDS, drain, exchange, streaming, until
 from windlass.app import Windlass
 from windlass.errors import StoreUnavailable
 from windlass.server import ServerApp, stream
@@ -40,6 +40,7 @@ async def test_the_stream_says_how_it_is_to_be_read(api: ServerApp) -> None:
     assert reply.headers["content-type"] == "text/event-stream"
     assert reply.headers["cache-control"] == "no-store"
     assert reply.headers["x-accel-buffering"] == "no"
+    assert api.service.feed._readers == 0
 
 
 @pytest.mark.parametrize("query", ["type=broken", "queue=mail", "id={wanted}"])
@@ -196,6 +197,24 @@ async def test_the_stream_ends_when_the_store_fails_and_the_place_stays_good(
 
     async with streaming(api, headers={"last-event-id": reader.last_id}) as again:
         assert (await again.event())[1]["id"] == job
+
+
+async def test_when_hints_are_lost_every_reader_is_told_to_begin_anew(
+    app: Windlass[Any], api: ServerApp, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_TURN", 0.01)
+    monkeypatch.setattr(app.store, "listen", lambda kinds, callback: lambda: None)
+    now = 0.0
+    api.service.feed = stream.Feed(app.store, clock=lambda: now)
+    async with streaming(api) as reader:
+        await reader.ready()
+        now += 10.0
+        await until(lambda: api.service.feed._counts is not None)
+        await client.post("/jobs", json=EMAIL)
+
+        now += 10.0
+
+        assert await reader.event() == ("reset", {})
 
 
 async def test_only_so_many_streams_may_be_open(

@@ -4,7 +4,7 @@
 >>> site = Starlette(routes=[Mount("/jobs-api", api)])      # or under any path of your own
 
 Read ``routes.py`` for the way of a request, ``guard.py`` for who may speak, ``jobs.py``,
-``queues.py`` and ``service.py`` for the operations, ``stream.py`` for the event stream.
+``many.py``, ``queues.py`` and ``service.py`` for the operations, ``stream.py`` for the event stream.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from starlette.routing import Route
 
 from windlass.limits import Rate
 from windlass.metrics import Metrics
-from windlass.server import jobs, queues, service
+from windlass.server import jobs, many, queues, service
 from windlass.server.guard import Guard, is_loopback
 from windlass.server.openapi import document
-from windlass.server.params import NoQuery, read_query
+from windlass.server.params import read_query
 from windlass.server.routes import Answer, Ask, Endpoint, Operation, Outcome
 from windlass.server.service import MetricsSource, Service
+from windlass.server.shapes import NoQuery
 from windlass.server.views import encode
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def create_app(
     if rate is None and not is_loopback(bind):
         rate = GENEROUS
     guard = Guard(token=token, bind=bind, allowed_hosts=allowed_hosts, own_auth=own_auth, rate=rate)
-    made = Service(app, guard, metrics=metrics or Metrics(app.events), readiness=readiness)
+    made = Service(
+        app, guard, metrics=metrics or Metrics(app.events, app.registry.types), readiness=readiness
+    )
     return ServerApp(made)
 
 
@@ -107,6 +110,7 @@ OPERATIONS: tuple[Operation, ...] = tuple(
     sorted(
         (
             *jobs.OPERATIONS,
+            *many.OPERATIONS,
             *queues.OPERATIONS,
             *service.OPERATIONS,
             Operation(

@@ -15,9 +15,9 @@ import msgspec
 
 import windlass
 from windlass.job import Status
-from windlass.server.params import NAME_PATTERN, EnqueueBody
 from windlass.server.problems import PROBLEM_TYPE, PROBLEMS, ProblemBody
 from windlass.server.routes import EVENTS, JSON, NDJSON, Operation, Outcome
+from windlass.server.shapes import KEY_PATTERN, NAME_PATTERN, EnqueueBody
 from windlass.server.views import JobEvent
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _operation(operation: Operation, schemas: Mapping[str, _Schema], token: bool
         parameters.append(
             _header("Idempotency-Key", "Repeating a request under one key makes one job.",
                     {"type": "string", "minLength": 1, "maxLength": 256,
-                     "pattern": "^[!-~]+$"})
+                     "pattern": KEY_PATTERN})
         )  # fmt: skip
     if operation.path == "/events":
         parameters.append(
@@ -244,6 +244,9 @@ def _responses(operation: Operation, token: bool) -> _Schema:
     for status, outcome in sorted(operation.outcomes.items()):
         shown[str(status)] = _outcome(outcome)
     codes = [*_ALWAYS, *operation.problems]
+    if not operation.public:
+        # The first request opens the store.
+        codes.append("store-unavailable")
     if token and not operation.public:
         codes.append("unauthorized")
     if operation.changes:

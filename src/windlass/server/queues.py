@@ -8,9 +8,10 @@ from windlass.errors import ConfigError, FieldError
 from windlass.job import Limit, QueueInfo
 from windlass.limits import Rate, parse_rate
 from windlass.options import check_name, did_you_mean
-from windlass.server.params import LimitBody, NoQuery, PauseBody, RateBody, read_json, read_query
+from windlass.server.params import read_json, read_query
 from windlass.server.problems import Problem
 from windlass.server.routes import Answer, Ask, Operation, Outcome
+from windlass.server.shapes import LimitBody, NoQuery, PauseBody, RateBody
 from windlass.server.views import LimitView, QueueView, encode
 
 __all__ = ["OPERATIONS"]

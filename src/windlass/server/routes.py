@@ -76,6 +76,8 @@ class Stream:
     """A response that goes on: chunks as they come, until they end or the client goes."""
 
     chunks: AsyncGenerator[bytes, None]
+    ended: Callable[[], None]
+    """Called in the end, even when not one chunk was asked for."""
     content_type: str = EVENTS
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -203,8 +205,12 @@ class Endpoint:
                 "The server is shutting down and takes no more: try another, or again later.",
                 headers=retry_after(5),
             )
-        _check_content_type(operation, headers)
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            _check_content_type(operation, headers)
         body = await read_body(scope, receive, headers, operation.body_limit)
+        if body:
+            # HTTP/2 announces no body.
+            _check_content_type(operation, headers)
         return await operation.handler(Ask(service, scope, receive, headers, body))
 
     def _refusal(self, scope: Scope) -> Problem:
@@ -241,10 +247,13 @@ async def respond(
     head_only = scope["method"] == "HEAD"
     if isinstance(answer, Stream):
         headers.append((b"content-type", answer.content_type.encode()))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async with aclosing(answer.chunks):
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             if not head_only:
-                await race(_send_chunks(answer.chunks, send), until_gone(receive))
+                async with aclosing(answer.chunks):
+                    await race(_send_chunks(answer.chunks, send), until_gone(receive))
+        finally:
+            answer.ended()
         await send({"type": "http.response.body", "body": b""})
         return
     if answer.status != 204:
@@ -262,8 +271,6 @@ async def _send_chunks(chunks: AsyncIterator[bytes], send: Send) -> None:
 
 def _check_content_type(operation: Operation, headers: Mapping[str, str]) -> None:
     """415 unless the body is announced as JSON. Forms, which any page can send, stop here."""
-    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
-        return
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == JSON or (operation.ndjson and kind == NDJSON):
         return

@@ -17,9 +17,10 @@ from windlass.errors import WindlassError
 from windlass.job import JobFilter, Stats, WorkerInfo
 from windlass.metrics import CONTENT_TYPE
 from windlass.server.guard import Guard
-from windlass.server.params import FailureQuery, NoQuery, read_query
+from windlass.server.params import read_query
 from windlass.server.problems import Problem, retry_after
 from windlass.server.routes import Answer, Ask, Operation, Outcome
+from windlass.server.shapes import FailureQuery, NoQuery
 from windlass.server.stream import Feed
 from windlass.server.views import (
     HealthView,

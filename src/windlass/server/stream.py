@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from typing import NamedTuple
 
 from windlass.errors import StoreError
-from windlass.job import Job, JobId
+from windlass.job import Job, JobId, LaneStats
 from windlass.server.problems import Problem, retry_after
 from windlass.server.views import JobEvent, encode
 from windlass.store import Notice, Store
@@ -37,6 +37,8 @@ PING = 15.0
 _BATCH = 500
 _PACE = 0.1
 """Seconds between two looks at the store under load: a dashboard must not cost what the jobs cost."""
+_DOUBT = 5.0
+"""Seconds between two looks whether jobs changed of which no hint told."""
 _LINGER = 60.0
 """Seconds for which the feed goes on listening when the last reader has left."""
 _TURN = 1.0
@@ -81,6 +83,9 @@ class Feed:
         self._wake = asyncio.Event()
         self._fetching = asyncio.Lock()
         self._fetched_at = -_PACE
+        self._counts: list[LaneStats] | None = None
+        self._counted_at = 0.0
+        self._heard = False
         self._readers = 0
         self._left_at = 0.0
         self._stop_listening: Callable[[], None] | None = None
@@ -126,6 +131,11 @@ class Feed:
         return self._wake
 
     @property
+    def newest(self) -> int:
+        """The number of the newest event."""
+        return self._number
+
+    @property
     def place(self) -> str:
         """The place after the newest event, as clients keep it (``Last-Event-ID``)."""
         return self._place(self._number)
@@ -149,6 +159,7 @@ class Feed:
     async def fetch(self) -> None:
         """Turn what changed into events. Many may call; one works, the others wait for it."""
         async with self._fetching:
+            await self._doubt()
             if not self._changed:
                 return
             if (early := self._fetched_at + _PACE - self._clock()) > 0:
@@ -169,6 +180,17 @@ class Feed:
             if self._changed:
                 self._turn()
 
+    async def _doubt(self) -> None:
+        """Hints may be lost. When the counts moved and not one hint came, all readers begin anew."""
+        if self._clock() - self._counted_at < _DOUBT:
+            return
+        self._counted_at = self._clock()
+        heard, self._heard = self._heard, False
+        counts = (await self._store.stats()).lanes
+        if not (heard or self._heard) and self._counts is not None and counts != self._counts:
+            self._begin_anew()
+        self._counts = counts
+
     def _append(self, job: Job) -> None:
         self._number += 1
         chunk = b"id: %s\nevent: job\ndata: %s\n\n" % (
@@ -181,6 +203,7 @@ class Feed:
         if self._readers == 0 and self._clock() - self._left_at > _LINGER:
             self._end_listening()
             return
+        self._heard = True
         self._changed.update(dict.fromkeys(notice.ids))
         if len(self._changed) > RING:
             self._begin_anew()
@@ -195,6 +218,7 @@ class Feed:
         if self._stop_listening is not None:
             self._stop_listening()
             self._stop_listening = None
+            self._counts = None
             self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -213,39 +237,36 @@ async def follow(
 ) -> AsyncGenerator[bytes, None]:
     """The chunks of one reader's stream, from *place* on (None: from now on), until the feed closes.
 
-    The reader has entered the feed, and leaves it with this.
+    The reader has entered the feed, and leaves it when it reads no more.
     """
-    try:
-        yield b"retry: 2000\n\n"
-        number = feed.number_of(place)
-        if number is None:
-            yield _reset(feed) if place else b"id: %s\n\n" % feed.place.encode()
-            number = feed.number_of(feed.place) or 0
-        silent_since = time.monotonic()
-        while not (feed.closed or _server_exits()):
-            wake = feed.wake
-            try:
-                await feed.fetch()
-            except StoreError:
-                # The stream ends, and the client comes back to where it was when the store does.
-                return
-            if not feed.keeps(number):
-                yield _reset(feed)
-                number = feed.number_of(feed.place) or 0
-                continue
-            events = feed.after(number)
-            for event in events:
-                number = event.number
-                if wanted.fits(event):
-                    silent_since = time.monotonic()
-                    yield event.chunk
-            if not events:
-                await _wait(wake, _TURN)
-            if time.monotonic() - silent_since >= ping:
+    yield b"retry: 2000\n\n"
+    number = feed.number_of(place)
+    if number is None:
+        number = feed.newest
+        yield _reset(feed) if place else b"id: %s\n\n" % feed.place.encode()
+    silent_since = time.monotonic()
+    while not (feed.closed or _server_exits()):
+        wake = feed.wake
+        try:
+            await feed.fetch()
+        except StoreError:
+            # The stream ends, and the client comes back to where it was when the store does.
+            return
+        if not feed.keeps(number):
+            number = feed.newest
+            yield _reset(feed)
+            continue
+        events = feed.after(number)
+        for event in events:
+            number = event.number
+            if wanted.fits(event):
                 silent_since = time.monotonic()
-                yield b": ping\n\n"
-    finally:
-        feed.leave()
+                yield event.chunk
+        if not events:
+            await _wait(wake, _TURN)
+        if time.monotonic() - silent_since >= ping:
+            silent_since = time.monotonic()
+            yield b": ping\n\n"
 
 
 def _reset(feed: Feed) -> bytes:
