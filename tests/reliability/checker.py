@@ -11,7 +11,7 @@ the test.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
@@ -21,7 +21,9 @@ from tests.reliability.ledger import Fact, Kind
 from windlass.job import FINAL, Status
 from windlass.lifecycle import TRANSITIONS
 
-__all__ = ["INVARIANTS", "Counts", "History", "Invariant", "check", "count", "value_of"]
+__all__ = [
+    "INVARIANTS", "Counts", "History", "Invariant", "check", "count", "poison_contained", "value_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,22 @@ def i12_liveness(history: History) -> list[str]:
 def i15_fence_exercised(history: History) -> list[str]:
     """At least one outcome came too late and was refused: else the fence was not put to the test."""
     return [] if any(history.of(Kind.STALE)) else ["I15: no outcome came too late"]
+
+
+def poison_contained(history: History, bad: Collection[str], *, extra: int = 2) -> list[str]:
+    """Jobs that kill their worker fail for that reason after three charges; all others complete, and
+    start at most *extra* times more than once."""
+    wrong = []
+    starts = Counter(fact.job for fact in history.of(Kind.STARTED))
+    for row in history.rows.values():
+        if row.id in bad:
+            if (row.status, row.reason, row.charges) != (Status.FAILED, "crashed its worker", 3):
+                wrong.append(f"poison {row.id} is {row.status} ({row.reason}), {row.charges} charges")
+        elif row.status is not Status.COMPLETED:
+            wrong.append(f"innocent {row.id} is {row.status} ({row.reason})")
+        elif starts[row.id] > 1 + extra:
+            wrong.append(f"innocent {row.id} was started {starts[row.id]} times")
+    return wrong
 
 
 INVARIANTS: tuple[Invariant, ...] = (

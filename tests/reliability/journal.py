@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from windlass.job import Status
 
-__all__ = ["Change", "Row", "attach", "changes", "connect", "rows", "unsound"]
+__all__ = ["Change", "Row", "attach", "changes", "connect", "pids", "rows", "unsound"]
 
 _STATUSES = tuple(Status)
 """By the code in the column ``status``."""
@@ -106,6 +106,13 @@ def rows(path: Path) -> dict[str, Row]:
             " result FROM jobs"
         ).fetchall()
     return {id: Row(id, _STATUSES[status], *rest) for id, status, *rest in found}
+
+
+def pids(path: Path) -> set[int]:
+    """The processes of the workers that are registered and not declared dead."""
+    with connect(path) as db:
+        found = db.execute("SELECT json_extract(info, '$.pid') FROM workers WHERE dead = 0")
+        return {pid for (pid,) in found}
 
 
 def unsound(path: Path) -> list[str]:

@@ -36,6 +36,10 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 1.0
     grace: float = 5.0
     drain: bool = False
+    freeze_at_ack: bool = False
+    """Stop this process by SIGSTOP when its first outcome is about to be stored."""
+    clock: str = ""
+    """Path of a file that says how many seconds the store's clock is ahead."""
     memory: int | None = None
     """Limit of the address space, in bytes beyond what is in use at the start."""
     # A producer's.

@@ -11,26 +11,45 @@ import asyncio
 import ctypes
 import os
 import signal
-import sys
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from tests.reliability.checker import value_of
 from tests.reliability.ledger import Kind, Ledger
 from tests.reliability.orders import label, read_orders
+from tests.reliability.plants import plant
 from windlass import Context, SyncContext, Windlass
 from windlass.client import new_job_id
+from windlass.clock import SystemClock
 from windlass.errors import StoreError
 from windlass.events import AckStale, WorkerLost
+from windlass.stores.sqlite.ack import ack
+from windlass.stores.sqlite.request import Request
+from windlass.stores.sqlite.writer import Writer
 from windlass.worker import WorkerOptions
 
 __all__ = ["app"]
 
 orders = read_orders()
 ledger = Ledger(Path(orders.ledger), label(orders.name, os.getpid()))
-app = Windlass(f"sqlite:///{orders.store}", durability=orders.durability)
+if orders.plant:
+    plant(orders.plant)
+
+
+class SteppedClock(SystemClock):
+    """The host's clock, set forward or back by whoever writes the file."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=float(Path(orders.clock).read_text()))
+
+
+app = Windlass(
+    f"sqlite:///{orders.store}",
+    durability=orders.durability,
+    clock=SteppedClock() if orders.clock else None,
+)
 app.events.subscribe(AckStale, lambda event: ledger.note(Kind.STALE, event.id))
 app.events.subscribe(WorkerLost, lambda event: ledger.note(Kind.LOST))
 
@@ -46,6 +65,16 @@ async def work(ctx: Context, seconds: float) -> str:
     except BaseException:
         ledger.note(Kind.BROKEN_OFF, ctx.job.id, ctx.fence)
         raise
+    ledger.note(Kind.FINISHED, ctx.job.id, ctx.fence)
+    return value_of(ctx.fence)
+
+
+@app.task(name="gated")
+async def gated(ctx: Context, gate: str, first: bool) -> str:
+    """Wait until the file *gate* is there; the *first* hand-out may wait as well, or not."""
+    ledger.note(Kind.STARTED, ctx.job.id, ctx.fence)
+    while not os.path.exists(gate) and (first or ctx.fence > 1):
+        await asyncio.sleep(0.01)
     ledger.note(Kind.FINISHED, ctx.job.id, ctx.fence)
     return value_of(ctx.fence)
 
@@ -132,6 +161,23 @@ async def _produce(count: int) -> None:
         await asyncio.sleep(orders.pause)
 
 
+def _freeze_at_ack() -> None:
+    """As when the machine sleeps at the worst moment: the run has ended, and nobody knows yet.
+
+    In the thread that writes, so that it does not sleep with the lock of the file in its hands.
+    """
+    serve = Writer._serve
+
+    def late(self: Writer, requests: list[Request]) -> None:
+        if any(request.handler is ack for request in requests):
+            Writer._serve = serve  # type: ignore[method-assign] # only the first one is late
+            # To this very thread, which so goes no further.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+        serve(self, requests)
+
+    Writer._serve = late  # type: ignore[method-assign]
+
+
 def _limit_memory(beyond: int) -> None:
     import resource
 
@@ -143,17 +189,16 @@ def _limit_memory(beyond: int) -> None:
 
 def _end_with_parent() -> None:
     """Standard input is a pipe that the parent holds: its end is the parent's."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):
+        pass
     os._exit(9)
 
 
 def main() -> None:
     """Do as the orders say."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if orders.plant:
-        from tests.reliability.plants import plant
-
-        plant(orders.plant)
+    if orders.freeze_at_ack:
+        _freeze_at_ack()
     if orders.memory is not None:
         _limit_memory(orders.memory)
     if orders.mode == "produce":

@@ -59,6 +59,12 @@ class Child:
         self.scene.ledger.note(Kind.THAWED, worker=self.label)
         self.process.send_signal(signal.SIGCONT)
 
+    def froze(self) -> None:
+        """Wait for it to freeze itself."""
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        self.scene.until("it freezes", lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        self.scene.ledger.note(Kind.STOPPED, worker=self.label)
+
     def died(self) -> None:
         """Wait for it to kill itself."""
         code = self.process.wait(_SOON)
@@ -148,6 +154,11 @@ class Scene:
         self.children.append(child)
         return child
 
+    def kill(self, worker: str) -> None:
+        """SIGKILL to a process that another one started, by its label."""
+        os.kill(int(worker.rpartition("-")[2]), signal.SIGKILL)
+        self.ledger.note(Kind.KILLED, worker=worker)
+
     # ---------------------------------------------------------------- jobs
 
     def enqueue(
@@ -191,6 +202,11 @@ class Scene:
             assert time.monotonic() < start + within, f"not in {within} s: {what}\n{self._said()}"
             time.sleep(0.01)
         return time.monotonic() - start
+
+    def until_working(self, *workers: Child) -> None:
+        """Wait until these have registered."""
+        pids = {worker.process.pid for worker in workers}
+        self.until("workers register", lambda: pids <= journal.pids(self.store))
 
     def until_started(self, jobs: int, **by: str) -> None:
         """Wait until so many runs have started (*worker*: there)."""

@@ -127,6 +127,34 @@ def test_every_invariant_is_put_to_the_test() -> None:
     assert tried == {*checker.INVARIANTS, checker.i15_fence_exercised}
 
 
+BAD = Row("bad", S.FAILED, 5, crashes=5, charges=3, reason="crashed its worker")
+
+
+def test_contained_poison_passes() -> None:
+    assert checker.poison_contained(standing(BAD), {"bad"}) == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row("a", S.FAILED, 2, reason="crashed its worker", charges=3),
+        Row("a", S.PENDING, 2),
+        BAD._replace(charges=2),
+        BAD._replace(status=S.COMPLETED),
+        BAD._replace(reason="attempts used up (15)"),
+    ],
+    ids=["an innocent fails", "an innocent waits", "two charges", "completed", "another reason"],
+)
+def test_poison_that_is_not_contained_is_found(row: Row) -> None:
+    assert checker.poison_contained(standing(BAD, row), {"bad"}) != []
+
+
+def test_an_innocent_that_starts_too_often_is_found() -> None:
+    starts = [Fact(Kind.STARTED, "w2", 5.0 + n, "b", 2 + n) for n in range(3)]
+
+    assert checker.poison_contained(also(*starts), set()) != []
+
+
 def test_an_overlap_is_allowed_once_the_claim_was_lost() -> None:
     frozen = [
         Fact(Kind.STOPPED, "w1", 1.5), Fact(Kind.FINISHED, "w1", 3.05, "a", 1),

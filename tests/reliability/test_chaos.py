@@ -1,0 +1,53 @@
+"""Workers on one file are killed and frozen all the time, and no promise is broken.
+
+The seed of a run is printed; ``CHAOS_SEED`` repeats its blows (not the moments at which the operating
+system lets them fall).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.reliability import journal
+from tests.reliability.checker import check, count, i15_fence_exercised
+from tests.reliability.nemesis import Nemesis
+from tests.reliability.reports import Reports
+from tests.reliability.scene import Scene
+
+WORKERS = 3
+DRAINED = 15.0
+"""Seconds after the last blow in which everything must have ended."""
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(600)
+def test_no_promise_is_broken_by_kills_and_freezes(
+    tmp_path: Path, torture: bool, reports: Reports
+) -> None:
+    seed = int(os.environ.get("CHAOS_SEED") or Random().randrange(10**6))
+    seconds = 240.0 if torture else 20.0
+    print(f"CHAOS_SEED={seed}")
+    with Scene(tmp_path) as scene:
+        nemesis = Nemesis(scene, WORKERS, Random(seed), concurrency=8)
+        producer = scene.producer(count=10**9, clients=8, pause=0.02, seconds=0.03)
+
+        nemesis.torment(seconds, freezes=0.3)
+        producer.kill()
+        nemesis.send_canaries()
+        drained_in = scene.until_final(within=DRAINED)
+        exit_codes = [worker.stop() for worker in nemesis.workers]
+
+        history = scene.history()
+        reports.add(
+            f"Chaos on SQLite: {WORKERS} workers, SIGKILL and SIGSTOP for {seconds:g} s, seed {seed}",
+            count(history)._asdict() | {"drained in s": round(drained_in, 1)},
+            violations := check(history) + journal.unsound(scene.store),
+        )
+        assert violations == []
+        if torture:
+            assert i15_fence_exercised(history) == []
+        assert exit_codes == [0] * WORKERS
