@@ -27,7 +27,7 @@ class Lab:
 
     def count(self, full: int) -> int:
         """*full*, made smaller for a smoke run."""
-        return max(20, round(full * self.scale))
+        return max(100, round(full * self.scale))
 
     @property
     def database(self) -> Path:
