@@ -29,7 +29,7 @@ from windlass.events import (
     WorkerStarted,
     WorkerStopped,
 )
-from windlass.job import FINAL, Job, JobId, NewJob, Status, WorkerInfo
+from windlass.job import FINAL, Job, JobId, JobOptions, NewJob, Status, WorkerInfo
 from windlass.lifecycle import Ack
 from windlass.retry import RetryPolicy
 from windlass.store import AckAnswer, Beat, HandOut, Notice, Store, Want
@@ -111,19 +111,19 @@ class Bench:
 
     async def put_raw(self, type: str, payload: bytes = b"{}", **options: Any) -> JobId:
         """Enqueue what no client would."""
-        from windlass.job import JobOptions
+        job_id = new_job_id()
+        await self.store.insert([NewJob(job_id, type, payload, JobOptions(**options))])
+        return job_id
 
-        id = new_job_id()
-        await self.store.insert([NewJob(id, type, payload, JobOptions(**options))])
-        return id
-
-    async def job(self, id: JobId) -> Job:
+    async def job(self, job_id: JobId) -> Job:
         """The job as it stands."""
-        found = (await self.store.get([id]))[0]
-        assert found is not None
+        found = (await self.store.get([job_id]))[0]
+        assert isinstance(found, Job)
         return found
 
-    async def until(self, id: JobId, *statuses: Status, when: Callable[[Job], bool] = bool) -> Job:
+    async def until(
+        self, job_id: JobId, *statuses: Status, when: Callable[[Job], bool] = bool
+    ) -> Job:
         """Wait until the job is in one of *statuses* (any final one), and *when* holds."""
         changed = asyncio.Event()
 
@@ -136,7 +136,7 @@ class Bench:
             async def look() -> Job:
                 while True:
                     changed.clear()
-                    job = await self.job(id)
+                    job = await self.job(job_id)
                     if job.status in (statuses or FINAL) and when(job):
                         return job
                     await changed.wait()
@@ -209,6 +209,13 @@ class FaultyStore(MemoryStore):
     ) -> None:
         if name in hooks:
             await hooks[name](argument)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what tells nobody when it changes."""
+    async with asyncio.timeout(SOON):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
 
 
 async def soon(awaitable: Awaitable[T]) -> T:

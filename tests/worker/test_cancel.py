@@ -11,13 +11,21 @@ from typing import Any
 import pytest
 
 from tests.worker import tasks
-from tests.worker.support import Bench
+from tests.worker.support import SOON, Bench, eventually
 from windlass.context import Context, SyncContext
-from windlass.job import JobId, Status
+from windlass.job import Job, JobId, Status
 
 
-async def cancel(bench: Bench, id: JobId) -> None:
-    await bench.store.cancel([id], reason="asked for")
+async def cancel(bench: Bench, job_id: JobId) -> None:
+    await bench.store.cancel([job_id], reason="asked for")
+
+
+async def no_longer_running(bench: Bench, job_id: JobId) -> Job:
+    """Look again and again: for stores whose hints are switched off."""
+    async with asyncio.timeout(SOON):
+        while (job := await bench.job(job_id)).status is Status.PROCESSING:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    return job
 
 
 async def test_a_job_that_waits_never_starts() -> None:
@@ -27,10 +35,10 @@ async def test_a_job_that_waits_never_starts() -> None:
     async def never() -> None:
         raise AssertionError("started")
 
-    id = await bench.put(never)
-    await cancel(bench, id)
+    job_id = await bench.put(never)
+    await cancel(bench, job_id)
     async with bench.working():
-        job = await bench.until(id)
+        job = await bench.until(job_id)
 
     assert (job.status, job.reason, job.fence) == (Status.CANCELLED, "asked for", 0)
 
@@ -50,11 +58,11 @@ async def test_a_running_async_task_is_cancelled_at_its_next_await_and_may_clean
             cleaned.set()
 
     async with bench.working():
-        id = await bench.put(long)
+        job_id = await bench.put(long)
         await started.wait()
         before = time.monotonic()
-        await cancel(bench, id)
-        job = await bench.until(id)
+        await cancel(bench, job_id)
+        job = await bench.until(job_id)
         took = time.monotonic() - before
 
     assert cleaned.is_set()
@@ -74,12 +82,10 @@ async def test_without_the_hint_the_next_beat_tells() -> None:
         await asyncio.Event().wait()
 
     async with bench.working():
-        id = await bench.put(long)
+        job_id = await bench.put(long)
         await started.wait()
-        await cancel(bench, id)
-        async with asyncio.timeout(5):
-            while (job := await bench.job(id)).status is Status.PROCESSING:
-                await asyncio.sleep(0.01)
+        await cancel(bench, job_id)
+        job = await no_longer_running(bench, job_id)
 
     assert job.status is Status.CANCELLED
 
@@ -98,10 +104,10 @@ async def test_a_cancelled_task_that_swallows_it_is_cancelled_all_the_same() -> 
         return "never"
 
     async with bench.working():
-        id = await bench.put(stubborn)
+        job_id = await bench.put(stubborn)
         await started.wait()
-        await cancel(bench, id)
-        job = await bench.until(id)
+        await cancel(bench, job_id)
+        job = await bench.until(job_id)
 
     assert (job.status, job.result) == (Status.CANCELLED, None)
 
@@ -119,10 +125,10 @@ async def test_a_failure_while_being_cancelled_stays_on_record() -> None:
             raise ValueError("while cleaning up")
 
     async with bench.working():
-        id = await bench.put(clumsy)
+        job_id = await bench.put(clumsy)
         await started.wait()
-        await cancel(bench, id)
-        job = await bench.until(id)
+        await cancel(bench, job_id)
+        job = await bench.until(job_id)
 
     assert (job.status, job.errors[-1].message) == (Status.CANCELLED, "while cleaning up")
 
@@ -143,10 +149,10 @@ async def test_a_thread_that_looks_ends_and_is_cancelled(way: str) -> None:
         return "ended early"
 
     async with bench.working():
-        id = await bench.put(long)
+        job_id = await bench.put(long)
         await started.wait()
-        await cancel(bench, id)
-        job = await bench.until(id)
+        await cancel(bench, job_id)
+        job = await bench.until(job_id)
 
     assert (job.status, job.result) == (Status.CANCELLED, None)
 
@@ -163,14 +169,12 @@ async def test_a_thread_that_does_not_look_and_finishes_has_finished() -> None:
         return "all of it"
 
     async with bench.working() as worker:
-        id = await bench.put(long)
+        job_id = await bench.put(long)
         await started.wait()
-        await cancel(bench, id)
-        async with asyncio.timeout(5):
-            while not any(run.ending for run in worker._runs.active):
-                await asyncio.sleep(0.005)
+        await cancel(bench, job_id)
+        await eventually(lambda: any(run.ending for run in worker._runs.active))
         asked.set()
-        job = await bench.until(id)
+        job = await bench.until(job_id)
 
     assert (job.status, bytes(job.result or b"")) == (Status.COMPLETED, b'"all of it"')
 
@@ -180,10 +184,10 @@ async def test_a_process_is_killed() -> None:
     bench.registry.add(tasks.dawdle)
 
     async with bench.working():
-        id = await bench.put(tasks.dawdle)
-        await bench.until(id, Status.PROCESSING, when=lambda job: job.note == "dawdling")
-        await cancel(bench, id)
-        job = await bench.until(id)
+        job_id = await bench.put(tasks.dawdle)
+        await bench.until(job_id, Status.PROCESSING, when=lambda job: job.note == "dawdling")
+        await cancel(bench, job_id)
+        job = await bench.until(job_id)
 
     assert (job.status, job.reason) == (Status.CANCELLED, "cancelled on request")
 
@@ -196,11 +200,11 @@ async def test_a_job_that_has_ended_stays_as_it_is() -> None:
         return 1
 
     async with bench.working():
-        id = await bench.put(quick)
-        await bench.until(id)
-        await cancel(bench, id)
+        job_id = await bench.put(quick)
+        await bench.until(job_id)
+        await cancel(bench, job_id)
 
-    assert (await bench.job(id)).status is Status.COMPLETED
+    assert (await bench.job(job_id)).status is Status.COMPLETED
 
 
 async def test_a_failed_attempt_is_not_retried_once_cancellation_was_asked_for() -> None:
@@ -215,13 +219,11 @@ async def test_a_failed_attempt_is_not_retried_once_cancellation_was_asked_for()
         raise ValueError("no")
 
     async with bench.working():
-        id = await bench.put(fails)
+        job_id = await bench.put(fails)
         await started.wait()
         # Too late for the worker to hear of it, in time for the row.
-        await cancel(bench, id)
+        await cancel(bench, job_id)
         gate.set()
-        async with asyncio.timeout(5):
-            while (job := await bench.job(id)).status is Status.PROCESSING:
-                await asyncio.sleep(0.005)
+        job = await no_longer_running(bench, job_id)
 
     assert (job.status, job.failures) == (Status.CANCELLED, 1)

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from tests.worker import tasks
-from tests.worker.support import QUICK, SOON, Bench, soon
+from tests.worker.support import QUICK, SOON, Bench, eventually, soon
 from windlass.clock import FakeClock
 from windlass.context import Context, SyncContext
 from windlass.executors.processes import Processes
@@ -37,9 +37,7 @@ def alive(pid: int) -> bool:
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(SOON):
-        while alive(pid):
-            await asyncio.sleep(0.005)
+    await eventually(lambda: not alive(pid))
 
 
 # ---------------------------------------------------------------------- threads
@@ -55,7 +53,7 @@ async def test_threads_run_side_by_side_up_to_their_slots() -> None:
 
     async with bench.working():
         ids = await bench.put_many(meet, [()] * 4)
-        jobs = [await bench.until(id) for id in ids]
+        jobs = [await bench.until(job_id) for job_id in ids]
 
     assert {result_of(job) for job in jobs} == {0, 1, 2, 3}
     assert {limit for want, limit in bench.store.claims if limit > QUICK.threads} == set()
@@ -95,9 +93,7 @@ async def test_a_timed_out_thread_keeps_its_slot_until_it_ends() -> None:
         await soon(started.wait())
         # Beats are confirmed on the same clock: a minute is more than a lease.
         clock._monotonic += 61
-        async with asyncio.timeout(SOON):
-            while not any(run.ending for run in worker._runs.active):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: any(run.ending for run in worker._runs.active))
         waiting = await bench.job(second)
         gate.set()
         job = await bench.until(first, Status.SCHEDULED, Status.PROCESSING)
@@ -124,8 +120,8 @@ async def test_a_line_of_a_thread_that_outlived_its_loop_is_dropped() -> None:
         async def main() -> None:
             worker = bench.worker()
             run = asyncio.create_task(worker.run())
-            id = await bench.put(late)
-            await bench.until(id, Status.PROCESSING)
+            job_id = await bench.put(late)
+            await bench.until(job_id, Status.PROCESSING)
             run.cancel()
             await asyncio.wait([run])
 
@@ -213,9 +209,7 @@ async def test_a_child_that_dies_charges_its_own_job_alone(
 async def test_a_child_that_dies_is_noticed_whoever_holds_its_socket(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
 
-    job = await run_in_process(
-        tasks.leave_a_child_behind, str(pid_file), until=(Status.SCHEDULED,)
-    )
+    job = await run_in_process(tasks.leave_a_child_behind, str(pid_file), until=(Status.SCHEDULED,))
 
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
     assert job.errors[-1].message.endswith("ended with exit code 9.")
@@ -227,9 +221,11 @@ async def test_what_a_process_raises_means_what_it_means_elsewhere() -> None:
     async with bench.working():
         hows = ["plain", "mapped", "retry", "throttled", "discard", "snooze", "exit"]
         ids = await bench.put_many(tasks.fail, [[how] for how in hows])
-        plain, mapped, retry, throttled, discard, snooze, exit = [
-            await bench.until(id, Status.SCHEDULED, Status.FAILED, when=lambda job: job.fence == 1)
-            for id in ids
+        plain, mapped, retry, throttled, discard, snooze, exited = [
+            await bench.until(
+                job_id, Status.SCHEDULED, Status.FAILED, when=lambda job: job.fence == 1
+            )
+            for job_id in ids
         ]
 
     assert (plain.status, plain.errors[-1].type) == (Status.SCHEDULED, "ValueError")
@@ -239,7 +235,7 @@ async def test_what_a_process_raises_means_what_it_means_elsewhere() -> None:
     assert (throttled.ready_at - throttled.created_at).total_seconds() >= 120
     assert (discard.status, discard.reason) == (Status.FAILED, "discarded by the task")
     assert (snooze.status, snooze.failures) == (Status.SCHEDULED, 0)
-    assert (exit.status, exit.errors[-1].type) == (Status.SCHEDULED, "SystemExit")
+    assert (exited.status, exited.errors[-1].type) == (Status.SCHEDULED, "SystemExit")
 
 
 async def test_a_process_result_that_cannot_be_stored_fails_for_good() -> None:
@@ -319,9 +315,7 @@ async def test_a_child_ends_with_its_parent_even_when_it_is_busy_in_c(tmp_path: 
     )
     parent = subprocess.Popen([sys.executable, "-c", program])
     try:
-        async with asyncio.timeout(SOON):
-            while not pid_file.exists():
-                await asyncio.sleep(0.01)
+        await eventually(pid_file.exists)
     finally:
         parent.kill()
         parent.wait()
@@ -375,13 +369,12 @@ async def test_no_child_is_left_when_its_run_is_cancelled_from_outside(tmp_path:
 
     bench = Bench()
     bench.registry.add(tasks.too_slow)
-    id: JobId = await bench.put(tasks.too_slow, str(tmp_path / "pid"))
-    job = await bench.job(id)
+    job_id: JobId = await bench.put(tasks.too_slow, str(tmp_path / "pid"))
+    job = await bench.job(job_id)
     processes = Processes()
     call = asyncio.create_task(processes.call(Run(job, bench.store), tasks.too_slow))
-    async with asyncio.timeout(SOON):
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-            await asyncio.sleep(0.01)
+    pid_file = tmp_path / "pid"
+    await eventually(lambda: pid_file.exists() and pid_file.read_text() != "")
 
     call.cancel()
     await asyncio.wait([call])

@@ -199,8 +199,8 @@ async def test_a_payload_that_does_not_fit_is_a_failed_attempt(payload: bytes) -
         raise AssertionError("never called")
 
     async with bench.working():
-        id = await bench.put_raw("strict", payload)
-        job = await bench.until(id, Status.SCHEDULED)
+        job_id = await bench.put_raw("strict", payload)
+        job = await bench.until(job_id, Status.SCHEDULED)
 
     assert (job.failures, job.errors[-1].type) == (1, "windlass.errors.PayloadError")
 
@@ -344,13 +344,13 @@ async def test_events_tell_of_each_run_and_how_long_it_took() -> None:
         await asyncio.sleep(0.02)
 
     async with bench.working() as worker:
-        id = await bench.put(work)
-        await bench.until(id)
+        job_id = await bench.put(work)
+        await bench.until(job_id)
         ended = await bench.event(JobEnded)
 
     (started,) = bench.of(JobStarted)
-    assert (started.job.id, started.worker) == (id, worker.id)
-    assert (ended.job.id, ended.status, ended.failure) == (id, Status.COMPLETED, None)
+    assert (started.job.id, started.worker) == (job_id, worker.id)
+    assert (ended.job.id, ended.status, ended.failure) == (job_id, Status.COMPLETED, None)
     assert timedelta(seconds=0.02) <= ended.ran < timedelta(seconds=5)
 
 

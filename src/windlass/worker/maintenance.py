@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from random import Random
 
 from windlass.clock import Clock
@@ -101,7 +102,7 @@ class Maintenance:
         check: float,
         clock: Clock,
         rng: Random,
-        backoff: Callable[[str], Backoff],
+        backoff: Callable[[str, float], Backoff],
     ) -> None:
         self._store = store
         self._worker = worker
@@ -114,10 +115,40 @@ class Maintenance:
         self._rng = rng
         self._backoff = backoff
         self._observation = Observation(check)
+        self._next_due = float("inf")
+        self._sooner = asyncio.Event()
+
+    def due_in(self, seconds: float) -> None:
+        """A job of ours comes due then: promotion need not wait for its next look."""
+        # The loop's own time: this only decides when to ask, and the store decides what is due.
+        due = asyncio.get_running_loop().time() + seconds
+        if due < self._next_due:
+            self._next_due = due
+            self._sooner.set()
 
     async def promote(self) -> None:
         """Promote for ever: when the next job is due, and twice in each poll for those that came since."""
-        await self._for_ever("promote", self.promote_once)
+        backoff = self._backoff("promote", 5.0)
+        while True:
+            self._next_due = float("inf")
+            self._sooner.clear()
+            try:
+                self.due_in(await self.promote_once())
+            except StoreError as error:
+                self.due_in(backoff.failed(error))
+            else:
+                backoff.succeeded()
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while loop.time() < self._next_due:
+            self._sooner.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._next_due):
+                    await self._sooner.wait()
+        # A store in memory never gives way by itself.
+        await asyncio.sleep(0)
 
     async def reclaim(self) -> None:
         """Check for ever whether somebody has died."""
@@ -155,7 +186,7 @@ class Maintenance:
         return seconds * (0.75 + self._rng.random() / 2)
 
     async def _for_ever(self, name: str, once: Callable[[], Awaitable[float]]) -> None:
-        backoff = self._backoff(name)
+        backoff = self._backoff(name, 5.0)
         while True:
             try:
                 delay = await once()

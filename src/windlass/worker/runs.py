@@ -44,6 +44,7 @@ class Runs:
         worker: Callable[[], WorkerId],
         accepting: Callable[[], bool],
         changed: Callable[[], None],
+        due_in: Callable[[float], None],
         clock: Clock,
         rng: Random,
     ) -> None:
@@ -54,6 +55,7 @@ class Runs:
         self._worker = worker
         self._accepting = accepting
         self._changed = changed
+        self._due_in = due_in
         self._clock = clock
         self._rng = rng
         self.completer: Completer
@@ -124,6 +126,8 @@ class Runs:
         told = self._events.wants(JobEnded)
         for (run, ack), answer in zip(batch, answers, strict=True):
             self.held.pop(ack.claim, None)
+            if ack.then.delay:
+                self._due_in(ack.then.delay.total_seconds())
             if answer == "stale":
                 self.stale += 1
                 self._events.emit(AckStale(run.job.id, self._worker(), "ack"))

@@ -99,7 +99,8 @@ class Worker:
         self._runs = Runs(
             store, self._tasks, {kind: around(middleware, call) for kind, call in callers.items()},
             events, worker=lambda: self.id, accepting=lambda: self._state == "running",
-            changed=self._on_change, clock=clock, rng=rng,
+            changed=self._on_change, due_in=lambda delay: self._maintenance.due_in(delay),
+            clock=clock, rng=rng,
         )  # fmt: skip
         self._completer = Completer(store, self._runs.answered, self._backoff("ack"))
         self._runs.completer = self._completer
