@@ -35,6 +35,8 @@ _REMOTE = (
 )  # fmt: skip
 
 _STATEMENTS_KEPT = 200
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the room on the disk."""
 
 
 def file_system(directory: str) -> str | None:
@@ -201,8 +203,8 @@ class Space:
         return stats.f_bavail * stats.f_frsize
 
     def look(self) -> None:
-        """See how much room there is, once a second at most."""
-        if time.monotonic() - self._looked < 1.0:
+        """See how much room there is, if the last look is old."""
+        if time.monotonic() - self._looked < _LOOK_EVERY:
             return
         self._looked = time.monotonic()
         try:
@@ -234,8 +236,13 @@ class Space:
         # Another process may be at it: "x" lets one of them win.
         try:
             with open(self._ballast, "xb", opener=_private) as ballast:
-                # Written, not allocated: there are file systems that allocate nothing.
-                ballast.writelines(bytes(1 << 16) for _ in range(0, self._size, 1 << 16))
+                # Blocks, not a hole: where the system cannot allocate them, they are written.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(ballast.fileno(), 0, self._size)
+                else:
+                    ballast.write(bytes(self._size))
+        except FileExistsError:
+            return
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(self._ballast)

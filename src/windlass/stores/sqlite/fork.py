@@ -43,9 +43,9 @@ def register_thread() -> threading.Lock:
 
 def _before() -> None:
     give_up = time.monotonic() + _PATIENCE
-    for lock in list(_locks):
-        if lock.acquire(timeout=max(0.0, give_up - time.monotonic())):
-            _taken.append(lock)
+    _taken.extend(
+        lock for lock in list(_locks) if lock.acquire(timeout=max(0.0, give_up - time.monotonic()))
+    )
 
 
 def _after_in_parent() -> None:

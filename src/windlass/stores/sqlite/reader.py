@@ -21,8 +21,8 @@ from windlass.stores.sqlite.trouble import as_store_error
 
 __all__ = ["Reader", "cut_off"]
 
-_OPS_BETWEEN_LOOKS = 20_000
-"""Steps of SQLite's machine between two looks at the clock: about a millisecond."""
+_OPS_BETWEEN_LOOKS = 4_000
+"""Steps of SQLite's machine between two looks at the clock: some hundred rows."""
 
 
 class Reader:
