@@ -131,10 +131,15 @@ def i8_bounded_duplicates(history: History) -> list[str]:
     """Starts beyond the first are no more than what was in flight when something was done to a
     worker. A frozen worker may hold up all others, so there everybody's jobs count."""
     in_flight = _InFlight(history)
-    bound = sum(
-        in_flight.at(fact.at, None if fact.kind is Kind.STOPPED else fact.worker)
-        for fact in history.of(Kind.KILLED, Kind.STOPPED, Kind.LOST)
-    )
+    thawed = [(fact.worker, fact.at) for fact in history.of(Kind.THAWED)]
+    bound = 0
+    for fact in history.of(Kind.KILLED, Kind.STOPPED):
+        if fact.kind is Kind.KILLED:
+            # To the end of time, because it starts nothing any more, whatever the clocks say.
+            bound += in_flight.during(fact.at, inf, fact.worker)
+        else:
+            until = min((at for of, at in thawed if of == fact.worker and at > fact.at), default=inf)
+            bound += in_flight.during(fact.at, until, None)
     again = _again(history)
     return [f"I8: {again} starts too many, and {bound} may be"] if again > bound else []
 
@@ -274,8 +279,9 @@ class _InFlight:
             for fact in history.of(Kind.STARTED)
         ]
 
-    def at(self, moment: float, worker: str | None) -> int:
-        """Of one worker, or of all."""
+    def during(self, since: float, until: float, worker: str | None) -> int:
+        """At any moment of this time; of one worker, or of all."""
         return sum(
-            start <= moment < end and worker in (None, of) for start, end, of in self._spans
+            start <= until and end > since and worker in (None, of)
+            for start, end, of in self._spans
         )

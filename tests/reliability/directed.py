@@ -92,23 +92,25 @@ def clock_step(folder: Path, plant: str = "") -> History:
         scene.until_working(holder, observer)
 
         # Right after a beat of the holder: its next is 1.5 s away, the observer's next looks 0.2 s.
-        _until_next_beat(scene)
+        before = _until_changed(scene, _holder(scene))
         _write(clock, "3600")
-        _until_next_beat(scene)
+        _until_changed(scene, before)
         gate.touch()
 
         return _wind_up(scene, observer, holder)
 
 
-def _beats(scene: Scene) -> list[tuple[int, int]]:
+def _holder(scene: Scene) -> tuple[int, int]:
+    """Of the worker that registered first: its beat, and whether it is dead."""
     with journal.connect(scene.store) as db:
-        return db.execute("SELECT beat, dead FROM workers ORDER BY number").fetchall()
+        beat, dead = db.execute("SELECT beat, dead FROM workers ORDER BY number").fetchone()
+        return beat, dead
 
 
-def _until_next_beat(scene: Scene) -> None:
-    """Of the first worker that registered; its death counts as well."""
-    now = _beats(scene)[0]
-    scene.until("the holder beats", lambda: _beats(scene)[0] != now)
+def _until_changed(scene: Scene, before: tuple[int, int]) -> tuple[int, int]:
+    """Wait until the holder beats, or is declared dead; how it is then."""
+    scene.until("the holder beats or dies", lambda: _holder(scene) != before)
+    return _holder(scene)
 
 
 def _write(path: Path, text: str) -> None:

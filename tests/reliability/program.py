@@ -88,7 +88,7 @@ def crunch(ctx: SyncContext, seconds: float) -> str:
     return value_of(ctx.fence)
 
 
-@app.task(name="poison", max_attempts=1)
+@app.task(name="poison")
 async def poison(ctx: Context, how: str) -> None:
     """End the whole process, in one of the ways in which that happens."""
     ledger.note(Kind.STARTED, ctx.job.id, ctx.fence)
@@ -105,7 +105,7 @@ async def poison(ctx: Context, how: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-@app.task(name="hog", max_attempts=1)
+@app.task(name="hog")
 async def hog(ctx: Context) -> None:
     """Take more memory than there is."""
     ledger.note(Kind.STARTED, ctx.job.id, ctx.fence)

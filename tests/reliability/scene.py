@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,13 +19,13 @@ from tests.docs.blocks import ROOT
 from tests.reliability import journal
 from tests.reliability.checker import History
 from tests.reliability.ledger import Fact, Kind, Ledger, read
-from tests.reliability.orders import Orders, label
+from tests.reliability.orders import ORDERS, Orders, label
 from windlass import Windlass
 from windlass.client import new_job_id
 from windlass.crashpoints import VARIABLE
 from windlass.job import FINAL, JobId, JobOptions, NewJob
 
-__all__ = ["Child", "Scene"]
+__all__ = ["APP", "Child", "Scene"]
 
 _SOON = 15.0
 """Seconds within which whatever is waited for must come, on a busy machine too."""
@@ -96,6 +96,10 @@ class Child:
         self.process.stdin.close()
 
 
+APP = "tests.reliability.program:app"
+"""The app of all children, for the command line."""
+
+
 class Scene:
     """Leaving the ``with`` block kills whatever still runs."""
 
@@ -138,19 +142,27 @@ class Scene:
         """Start a producer."""
         return self._child("produce", name, crash_at, orders)
 
+    def windlass(self, *command: str, under: Sequence[str] = (), **orders: Any) -> Child:
+        """Start a command of Windlass itself for the same app; *under*: run by this program."""
+        chosen = self._orders("worker", "cli", orders)
+        argv = [*under, sys.executable, "-m", "windlass", *command]
+        return self._start(chosen, argv, {ORDERS: msgspec.json.encode(chosen).decode()})
+
     def _child(self, mode: str, name: str, crash_at: str, given: dict[str, Any]) -> Child:
-        prefix: list[str] = given.pop("under", [])
-        orders = msgspec.convert(
-            {
-                "mode": mode, "name": name, "store": str(self.store),
-                "ledger": str(self.folder / "ledger"), **given,
-            },
-            Orders,
-        )  # fmt: skip
-        text = msgspec.json.encode(orders).decode()
-        command = [*prefix, sys.executable, "-m", "tests.reliability.program", text]
-        env = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS")}
-        child = Child(self, orders, command, {**env, VARIABLE: crash_at} if crash_at else env)
+        under: Sequence[str] = given.pop("under", ())
+        chosen = self._orders(mode, name, given)
+        text = msgspec.json.encode(chosen).decode()
+        command = [*under, sys.executable, "-m", "tests.reliability.program", text]
+        return self._start(chosen, command, {VARIABLE: crash_at} if crash_at else {})
+
+    def _orders(self, mode: str, name: str, given: dict[str, Any]) -> Orders:
+        ledger = str(self.folder / "ledger")
+        places = {"mode": mode, "name": name, "store": str(self.store), "ledger": ledger}
+        return msgspec.convert({**places, **given}, Orders)
+
+    def _start(self, orders: Orders, command: list[str], more: dict[str, str]) -> Child:
+        bare = {name: text for name, text in os.environ.items() if not name.startswith("WINDLASS")}
+        child = Child(self, orders, command, {**bare, **more})
         self.children.append(child)
         return child
 
