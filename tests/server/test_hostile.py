@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,9 @@ from httpx2 import AsyncClient
 
 from tests.server.support import EMAIL, JSON, SECONDS, code_of, drain, exchange, scope_of
 from windlass.app import Windlass
+from windlass.errors import FieldError
 from windlass.server import ServerApp, guard
+from windlass.server.problems import Problem
 
 CHUNKED = JSON | {"transfer-encoding": "chunked"}
 JOB = b'{"type":"email","payload":{"to":%s}}'
@@ -67,6 +70,15 @@ async def test_strange_text_goes_in_and_comes_out_as_it_was(
     shown = (await client.get(f"/jobs/{job['id']}")).json()
 
     assert (shown["payload"]["to"], shown["result"]) == (text, text)
+
+
+def test_a_problem_can_always_be_written_whatever_it_quotes() -> None:
+    problem = Problem("not-found", "half a pair: \ud800", fields=(FieldError("/\udfff", "\x00"),))
+
+    body = json.loads(problem.body("id"))
+
+    assert body["detail"] == "half a pair: ?"
+    assert body["errors"] == [{"pointer": "/?", "detail": "\x00"}]
 
 
 # ------------------------------------------------------------------ sizes

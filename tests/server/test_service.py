@@ -92,6 +92,18 @@ async def test_readiness_tells_why_not(app: Windlass[Any]) -> None:
     assert green.status == 200
 
 
+async def test_strangers_are_not_told_why_it_is_not_ready(app: Windlass[Any]) -> None:
+    token = "correct-horse-battery-staple"
+    api = create_app(app, token=token, readiness=lambda: ["/secret/path is away."])
+
+    stranger = await exchange(api, "GET", "/readyz")
+    friend = await exchange(api, "GET", "/readyz", headers={"authorization": f"Bearer {token}"})
+
+    assert (stranger.status, friend.status) == (503, 503)
+    assert b"/secret/path" not in stranger.body
+    assert b"/secret/path" in friend.body
+
+
 async def test_liveness_does_not_touch_the_store(
     app: Windlass[Any], api: ServerApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from windlass.limits import Rate
+from windlass.limits import Rate, parse_rate
 from windlass.metrics import Metrics
 from windlass.server import jobs, many, queues, service
 from windlass.server.guard import Guard, is_loopback
@@ -63,7 +63,7 @@ def create_app(
     bind: str = "127.0.0.1",
     allowed_hosts: Iterable[str] = (),
     own_auth: bool = False,
-    rate: Rate | None = None,
+    rate: Rate | str | None = None,
     readiness: Callable[[], list[str]] | None = None,
     metrics: MetricsSource | None = None,
 ) -> ServerApp:
@@ -73,19 +73,31 @@ def create_app(
     answered, and a *bind* that others can reach is refused. *bind*: the address that the server
     listens on. *allowed_hosts*: names of this server beside ``localhost`` and *bind*
     (``*.example.com`` and ``*`` too). *own_auth*: the application that this is mounted in
-    authenticates its callers itself. *rate*: requests per address (by default :data:`GENEROUS`, and
-    none on loopback). *readiness*: reasons why no work should come here now, as those of a worker
-    in this process. *metrics*: what ``/metrics`` shows.
+    authenticates its callers itself. *rate*: requests per address, such as ``"100/s"``, or ``"off"``
+    (by default :data:`GENEROUS`, and off on loopback). *readiness*: reasons why no work should come
+    here now, as those of a worker in this process. *metrics*: what ``/metrics`` shows.
 
     Raises :class:`~windlass.errors.ConfigError` for what would not be safe.
     """
-    if rate is None and not is_loopback(bind):
-        rate = GENEROUS
-    guard = Guard(token=token, bind=bind, allowed_hosts=allowed_hosts, own_auth=own_auth, rate=rate)
+    guard = Guard(
+        token=token,
+        bind=bind,
+        allowed_hosts=allowed_hosts,
+        own_auth=own_auth,
+        rate=_rate(rate, bind),
+    )
     made = Service(
         app, guard, metrics=metrics or Metrics(app.events, app.registry.types), readiness=readiness
     )
     return ServerApp(made)
+
+
+def _rate(given: Rate | str | None, bind: str) -> Rate | None:
+    if given is None:
+        return None if is_loopback(bind) else GENEROUS
+    if isinstance(given, str):
+        return None if given in ("off", "0") else parse_rate(given)
+    return given
 
 
 @asynccontextmanager

@@ -129,9 +129,14 @@ async def show_live(ask: Ask) -> Answer:
 
 async def show_ready(ask: Ask) -> Answer:
     reasons = await ask.service.unready()
-    if reasons:
-        raise Problem("not-ready", " ".join(reasons), headers=retry_after(2))
-    return Answer(encode(LiveView()))
+    if not reasons:
+        return Answer(encode(LiveView()))
+    try:
+        # Anybody may ask; what is wrong inside is told to those who may know.
+        ask.service.guard.check_token(ask.headers)
+    except Problem:
+        reasons = ["It is not: send the token to be told why."]
+    raise Problem("not-ready", " ".join(reasons), headers=retry_after(2))
 
 
 async def show_metrics(ask: Ask) -> Answer:
