@@ -117,6 +117,15 @@ class Service:
             time.sleep(0.02)
         return seen
 
+    def wait_for_workers(self, count: int) -> list[Any]:
+        """The workers, once there are so many."""
+        end = time.monotonic() + 20
+        while len(workers := self.get("/workers")) != count:
+            assert time.monotonic() < end, f"{workers} for 20 s:\n{self.said()}"
+            time.sleep(0.05)
+        found: list[Any] = workers
+        return found
+
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + 30
         while True:

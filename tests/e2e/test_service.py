@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -192,3 +194,39 @@ def test_with_one_worker_the_next_job_is_seen_pending(tmp_path: Path) -> None:
 
         assert seen == ["pending", "processing", "completed"]
         assert service.statuses()[first] == "completed"
+
+
+def test_under_a_supervisor_a_killed_workers_job_goes_on_within_two_seconds(tmp_path: Path) -> None:
+    with Service(tmp_path, "--workers", "2", JOB_SERVICE_PACE="0s") as service:
+        workers = {each["id"]: each["pid"] for each in service.wait_for_workers(2)}
+        job = service.enqueue("slow", seconds=600)["id"]
+        service.wait_for(job, "processing")
+        holder = service.get(f"/jobs/{job}")["worker"]
+
+        os.kill(workers[holder], signal.SIGKILL)
+
+        began = time.monotonic()
+        service.wait_for(job, "scheduled", within=2)
+        service.wait_for(job, "processing", within=5)
+        assert service.get(f"/jobs/{job}")["worker"] != holder
+        assert service.get(f"/jobs/{job}")["attempt"] == 1, "a worker's death costs no attempt"
+        assert time.monotonic() - began < 5
+        replaced = {each["pid"] for each in service.wait_for_workers(2)}
+        assert workers[holder] not in replaced
+        service.post(f"/jobs/{job}/cancel")
+        service.wait_for(job, "cancelled", within=5)
+        assert service.stop() == 0, service.said()
+
+
+def test_worker_processes_beside_an_api_without_one(tmp_path: Path) -> None:
+    with Service(tmp_path, "--no-worker", JOB_SERVICE_PACE="0s") as api:
+        job = api.enqueue("email", to="user@example.com")["id"]
+        assert api.get("/workers") == []
+
+        worker = subprocess.run(
+            [WINDLASS, "worker", "--drain"], cwd=ROOT, capture_output=True, text=True, timeout=30,
+            env=environment(**home(tmp_path), JOB_SERVICE_PACE="0s"),
+        )  # fmt: skip
+
+        assert worker.returncode == 0, worker.stderr
+        assert api.get(f"/jobs/{job}")["status"] == "completed"
