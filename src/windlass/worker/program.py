@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from windlass.worker.parent import ParentLink
 from windlass.worker.signals import handle_signals
@@ -12,7 +14,7 @@ __all__ = ["run_as_program"]
 
 
 async def run_as_program(worker: Worker, quarantine: Sequence[str] | None = None) -> None:
-    """Run *worker* until a signal stops it; call it in the main thread.
+    """Run *worker* until a signal stops it (or ``worker.stop``, outside of the main thread).
 
     *quarantine* is the command that starts a process for suspects (``Worker.quarantine_command``).
     Raises what :meth:`Worker.run` raises.
@@ -20,10 +22,9 @@ async def run_as_program(worker: Worker, quarantine: Sequence[str] | None = None
     link = ParentLink.find()
     worker.as_program(None if link is None else link.announce)
     worker.quarantine_command = quarantine
-    restore = handle_signals(worker)
     if link is not None:
         link.watch(worker.stop)
-    try:
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(handle_signals(worker))
         await worker.run()
-    finally:
-        restore()

@@ -15,6 +15,7 @@ import faulthandler
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
@@ -61,7 +62,7 @@ def handle_signals(
     def on_quit(number: int, frame: FrameType | None) -> None:
         faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
         for task in asyncio.all_tasks(loop):
-            task.print_stack(file=sys.__stderr__)
+            os.write(2, _stack_of(task).encode(errors="replace"))
 
     handlers: dict[int, Callable[[int, FrameType | None], Any]] = {
         signal.SIGTERM: on_stop,
@@ -79,3 +80,15 @@ def handle_signals(
             signal.signal(number, handler)
 
     return restore
+
+
+def _stack_of(task: asyncio.Task[Any]) -> str:
+    """Where *task* stands, through all the coroutines that it awaits (asyncio shows the first only)."""
+    lines = [f"Task {task.get_name()} (most recent call last):\n"]
+    awaited: Any = task.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            lines += traceback.format_stack(frame, limit=1)
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return "".join(lines)

@@ -104,6 +104,7 @@ class Supervisor:
         self._on_death = on_death
         self._children: list[WorkerProcess] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked: list[Callable[[], None]] = []
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._hopeless = 0
@@ -134,6 +135,8 @@ class Supervisor:
     async def run(self) -> int:
         """Until stopped, or until all children have ended well; the exit code for this process."""
         self._loop = asyncio.get_running_loop()
+        for asked in self._asked:
+            asked()
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(self._keep()) for _ in range(self._count)]
             killer = group.create_task(self._kill_the_late())
@@ -222,7 +225,9 @@ class Supervisor:
             child.process.send(number)
 
     def _ask(self, function: Callable[[], None]) -> None:
+        """Call *function* on the loop; as its first act, when it does not run yet."""
         if self._loop is None:
-            raise RuntimeError("The supervisor does not run yet.")
+            self._asked.append(function)
+            return
         with suppress(RuntimeError):  # the loop is closed, and all is over
             self._loop.call_soon_threadsafe(function)
