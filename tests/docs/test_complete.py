@@ -10,7 +10,7 @@ import click
 import pytest
 
 import windlass
-from tests.docs.blocks import ROOT, Block, blocks
+from tests.docs.blocks import ROOT, Block, blocks, pages
 from tests.docs.tables import filled, pages_with_tables
 from windlass.calls import Task
 from windlass.cli import cli
@@ -19,6 +19,7 @@ from windlass.context import Context, SyncContext
 from windlass.job import Job, Retention, Unique
 from windlass.options import EnqueueOptions
 from windlass.retry import RetryPolicy
+from windlass.server import OPERATIONS
 from windlass.tasks import TaskOptions
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -103,7 +104,29 @@ def test_the_ways_to_call_a_task_are_described() -> None:
     assert missing(names, page("python.md")) == []
 
 
-# ---------------------------------------------------------------- command lines
+# ---------------------------------------------------------------- command lines and requests
+
+
+def requests() -> list[tuple[str, str]]:
+    """Method and path of every ``curl`` line of the pages."""
+    found = []
+    for path in pages():
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ *curl .*localhost:8080.*", text, re.MULTILINE):
+            method = re.search(r"-X (\w+)", line)
+            place = re.search(r"localhost:8080(/[^\s\"'?]*)", line)
+            assert place is not None, line
+            posts = "--data" in line or " -d " in line
+            found.append((method[1] if method else "POST" if posts else "GET", place[1]))
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(("method", "path"), requests())
+def test_a_request_of_the_pages_has_an_operation(method: str, path: str) -> None:
+    def fits(template: str) -> bool:
+        return re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path) is not None
+
+    assert any(each.method == method and fits(each.path) for each in OPERATIONS)
 
 
 def command_lines() -> list[tuple[Block, str]]:
