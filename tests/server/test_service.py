@@ -223,6 +223,17 @@ async def test_head_answers_as_get_without_the_body(client: AsyncClient) -> None
     assert head.headers["content-length"] == str(len(get.content))
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/stats", "/queues", "/openapi.json"])
+async def test_parameters_that_mean_nothing_are_refused(client: AsyncClient, path: str) -> None:
+    response = await client.get(f"{path}?verbose")
+
+    assert (response.status_code, code_of(response)) == (422, "invalid-parameter")
+
+
+async def test_probes_do_not_mind_parameters(client: AsyncClient) -> None:
+    assert (await client.get("/livez?now")).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/jobs/", "/jobs/a/b/c", "/docs"])
 async def test_a_path_that_is_not_there_is_a_problem_too(client: AsyncClient, path: str) -> None:
     response = await client.get(path)

@@ -21,18 +21,17 @@ from windlass.server.params import (
 from windlass.server.problems import Problem
 from windlass.server.routes import EVENTS, Answer, Ask, Operation, Outcome, Stream
 from windlass.server.service import MAX_WAITERS
-from windlass.server.shapes import CancelBody, EnqueueBody, EventQuery, LogQuery, NoQuery, WaitQuery
+from windlass.server.shapes import CancelBody, EnqueueBody, EventQuery, LogQuery, WaitQuery
 from windlass.server.stream import Wanted, follow
 from windlass.server.views import JobView, LogLineView, WhyView, encode
 from windlass.server.waits import race, until_gone
 
-__all__ = ["BODY_PROBLEMS", "ENQUEUE_PROBLEMS", "OPERATIONS", "STORE_PROBLEMS", "new_job"]
+__all__ = ["ENQUEUE_PROBLEMS", "OPERATIONS", "new_job"]
 
 # ------------------------------------------------------------------ enqueueing
 
 
 async def create_job(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     body = read_json(EnqueueBody, ask.body)
     new = new_job(ask, body, idempotency_key(ask.headers))
     (inserted,) = await ask.service.app.client.insert((new,))
@@ -92,7 +91,6 @@ async def show_logs(ask: Ask) -> Answer:
 
 
 async def show_why(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     return Answer(encode(WhyView.of(await ask.service.app.control.why(_id(ask)))))
 
 
@@ -137,7 +135,6 @@ def _id(ask: Ask) -> JobId:
 
 
 async def cancel_job(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     chosen = _id(ask)
     body = read_json(CancelBody, ask.body) if ask.body else CancelBody()
     control = ask.service.app.control
@@ -151,7 +148,6 @@ async def cancel_job(ask: Ask) -> Answer:
 
 
 async def retry_job(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     chosen = _id(ask)
     control = ask.service.app.control
     answer = await control.retry([chosen])
@@ -167,15 +163,9 @@ async def retry_job(ask: Ask) -> Answer:
 # ------------------------------------------------------------------ the table
 
 _JOB = {200: Outcome("The job.", JobView)}
-STORE_PROBLEMS = ("store-unavailable",)
 ENQUEUE_PROBLEMS = (
-    "malformed-json", "bad-header", "request-timeout", "id-conflict", "duplicate-job",
-    "body-too-large", "unsupported-media-type", "invalid-body", "invalid-payload", "invalid-option",
-    "unknown-task", "queue-full", "store-unavailable", "store-full", "invalid-parameter",
-)  # fmt: skip
-BODY_PROBLEMS = (
-    "malformed-json", "request-timeout", "body-too-large", "unsupported-media-type", "invalid-body",
-    "invalid-parameter", "store-unavailable", "store-full",
+    "bad-header", "id-conflict", "duplicate-job", "invalid-payload", "invalid-option",
+    "unknown-task", "queue-full",
 )  # fmt: skip
 
 OPERATIONS = (
@@ -191,31 +181,30 @@ OPERATIONS = (
     ),
     Operation(
         "GET", "/jobs/{id}", show_job, "A job, now or once it has ended", _JOB,
-        (*STORE_PROBLEMS, "job-not-found", "job-gone", "invalid-parameter"), query=WaitQuery,
+        ("job-not-found", "job-gone"), query=WaitQuery,
         prefer_wait=True,
     ),
     Operation(
         "GET", "/jobs/{id}/logs", show_logs, "What a job's runs wrote",
         {200: Outcome("In order.", list[LogLineView])},
-        (*STORE_PROBLEMS, "job-not-found", "invalid-parameter"), query=LogQuery,
+        ("job-not-found",), query=LogQuery,
     ),
     Operation(
         "GET", "/jobs/{id}/why", show_why, "Why a job is not running, or how it ended",
-        {200: Outcome("In words.", WhyView)}, (*STORE_PROBLEMS, "job-not-found", "invalid-parameter"),
+        {200: Outcome("In words.", WhyView)}, ("job-not-found",),
     ),
     Operation(
         "POST", "/jobs/{id}/cancel", cancel_job, "Cancel a job, or ask it to end if it runs", _JOB,
-        (*BODY_PROBLEMS, "job-not-found", "wrong-status"), body=CancelBody, body_optional=True,
+        ("job-not-found", "wrong-status"), body=CancelBody, body_optional=True,
     ),
     Operation(
         "POST", "/jobs/{id}/retry", retry_job, "Run a job again that ended; a waiting one now", _JOB,
-        (*STORE_PROBLEMS, "job-not-found", "wrong-status", "duplicate-job", "body-too-large",
-         "unsupported-media-type", "invalid-parameter", "request-timeout", "store-full"),
+        ("job-not-found", "wrong-status", "duplicate-job"),
     ),
     Operation(
         "GET", "/events", follow_events, "Follow what happens to jobs",
         {200: Outcome("Server-sent events: `job` with a JobEvent; `reset` when events were missed.",
                       None, EVENTS)},
-        (*STORE_PROBLEMS, "too-many-streams", "invalid-parameter"), query=EventQuery, long=True,
+        ("too-many-streams",), query=EventQuery, long=True,
     ),
 )  # fmt: skip

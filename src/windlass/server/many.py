@@ -11,11 +11,11 @@ from windlass.control import BulkAnswer
 from windlass.errors import ConfigError, FieldError
 from windlass.job import JobFilter, JobId, NewJob
 from windlass.options import job_id
-from windlass.server.jobs import BODY_PROBLEMS, ENQUEUE_PROBLEMS, STORE_PROBLEMS, new_job
+from windlass.server.jobs import ENQUEUE_PROBLEMS, new_job
 from windlass.server.params import cursor_of, filter_of, read_cursor, read_json, read_query
 from windlass.server.problems import Problem, problem_of
 from windlass.server.routes import NDJSON, Answer, Ask, Operation, Outcome
-from windlass.server.shapes import BulkBody, EnqueueBody, JobQuery, NoQuery
+from windlass.server.shapes import BulkBody, EnqueueBody, JobQuery
 from windlass.server.views import JobView, encode
 from windlass.store import Inserted
 
@@ -56,7 +56,6 @@ def _next_link(ask: Ask, cursor: str) -> str:
 
 
 async def create_batch(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     bodies = _batch_bodies(ask)
     if not 1 <= len(bodies) <= MAX_BATCH:
         raise Problem(
@@ -93,7 +92,6 @@ def _batch_bodies(ask: Ask) -> list[EnqueueBody]:
 
 
 async def cancel_many(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     body = read_json(BulkBody, ask.body)
     answer = await ask.service.app.control.cancel(
         _which(body), reason=body.reason, dry_run=body.dry_run, limit=body.limit
@@ -102,7 +100,6 @@ async def cancel_many(ask: Ask) -> Answer:
 
 
 async def retry_many(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     body = read_json(BulkBody, ask.body)
     answer = await ask.service.app.control.retry(
         _which(body), dry_run=body.dry_run, limit=body.limit
@@ -137,7 +134,7 @@ OPERATIONS = (
         "GET", "/jobs", list_jobs, "List jobs, a page at a time",
         {200: Outcome("Newest first; `Link` leads to the next page.", list[JobView],
                       headers=("Link",))},
-        (*STORE_PROBLEMS, "invalid-parameter"), query=JobQuery,
+        query=JobQuery,
     ),
     Operation(
         "POST", "/jobs/batch", create_batch, "Enqueue up to 1,000 jobs, all or none",
@@ -149,10 +146,10 @@ OPERATIONS = (
     ),
     Operation(
         "POST", "/jobs/bulk/cancel", cancel_many, "Cancel many jobs, or count them first",
-        {200: Outcome("What was done, or would be.", BulkAnswer)}, BODY_PROBLEMS, body=BulkBody,
+        {200: Outcome("What was done, or would be.", BulkAnswer)}, body=BulkBody,
     ),
     Operation(
         "POST", "/jobs/bulk/retry", retry_many, "Retry many jobs, or count them first",
-        {200: Outcome("What was done, or would be.", BulkAnswer)}, BODY_PROBLEMS, body=BulkBody,
+        {200: Outcome("What was done, or would be.", BulkAnswer)}, body=BulkBody,
     ),
 )  # fmt: skip

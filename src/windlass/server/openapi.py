@@ -28,9 +28,6 @@ __all__ = ["document"]
 _REF = "#/components/schemas/{name}"
 _Schema = dict[str, Any]
 
-_ALWAYS = ("rate-limited", "headers-too-large", "wrong-host", "forbidden")
-"""What the guard may say to any request."""
-
 _DESCRIPTION = """\
 Durable background jobs. Errors are problem details (RFC 9457): switch on `code`. Times are RFC 3339
 in UTC, durations seconds. Every GET also answers HEAD; every path answers OPTIONS with `Allow`, and
@@ -243,14 +240,9 @@ def _responses(operation: Operation, token: bool) -> _Schema:
     shown: _Schema = {}
     for status, outcome in sorted(operation.outcomes.items()):
         shown[str(status)] = _outcome(outcome)
-    codes = [*_ALWAYS, *operation.problems]
-    if not operation.public:
-        # The first request opens the store.
-        codes.append("store-unavailable")
+    codes = [*operation.implied, *operation.problems]
     if token and not operation.public:
         codes.append("unauthorized")
-    if operation.changes:
-        codes.append("stopping")
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(PROBLEMS[code].status, []).append(code)

@@ -34,10 +34,17 @@ __all__ = [
     "read_cursor",
     "read_json",
     "read_query",
+    "refuse_query",
     "utc",
 ]
 
 T = TypeVar("T")
+
+
+def refuse_query(raw: bytes) -> None:
+    """422 for a query string where none means anything."""
+    if raw:
+        raise Problem("invalid-parameter", "There are no parameters here: leave the query out.")
 
 
 def read_query(kind: type[T], raw: bytes) -> T:
@@ -57,7 +64,7 @@ def read_query(kind: type[T], raw: bytes) -> T:
             raise Problem(
                 "invalid-parameter",
                 f"There is no parameter {name!r:.80}{did_you_mean(name, names)}"
-                + (f"; there are {', '.join(names)}." if names else "; there are none."),
+                f"; there are {', '.join(names)}.",
             )
         if name in _LISTS:
             given.setdefault(name, []).append(value)

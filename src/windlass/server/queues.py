@@ -8,28 +8,25 @@ from windlass.errors import ConfigError, FieldError
 from windlass.job import Limit, QueueInfo
 from windlass.limits import Rate, parse_rate
 from windlass.options import check_name, did_you_mean
-from windlass.server.params import read_json, read_query
+from windlass.server.params import read_json
 from windlass.server.problems import Problem
 from windlass.server.routes import Answer, Ask, Operation, Outcome
-from windlass.server.shapes import LimitBody, NoQuery, PauseBody, RateBody
+from windlass.server.shapes import LimitBody, PauseBody, RateBody
 from windlass.server.views import LimitView, QueueView, encode
 
 __all__ = ["OPERATIONS"]
 
 
 async def list_queues(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     queues = await ask.service.app.control.queues()
     return Answer(encode([QueueView.of(queue) for queue in queues]))
 
 
 async def show_queue(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     return Answer(encode(QueueView.of(await _queue(ask, _name(ask)))))
 
 
 async def pause_queue(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     name = _name(ask)
     body = read_json(PauseBody, ask.body) if ask.body else PauseBody()
     await ask.service.app.control.pause(name, reason=body.reason)
@@ -37,7 +34,6 @@ async def pause_queue(ask: Ask) -> Answer:
 
 
 async def resume_queue(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     name = _name(ask)
     # A queue that is not there cannot be resumed, and must not come to be by that.
     await _queue(ask, name)
@@ -46,13 +42,11 @@ async def resume_queue(ask: Ask) -> Answer:
 
 
 async def list_limits(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     limits = await ask.service.app.control.limits()
     return Answer(encode([LimitView.of(limit) for limit in limits]))
 
 
 async def set_limit(ask: Ask) -> Answer:
-    read_query(NoQuery, ask.query)
     scope = ask.path("scope")
     if scope not in ("queue", "type"):
         raise Problem("not-found", f"Limits are of a queue or a type, not of a {scope!r:.80}.")
@@ -104,36 +98,31 @@ def _name(ask: Ask) -> str:
         raise Problem("not-found", str(error)) from None
 
 
-_STORE = ("store-unavailable", "invalid-parameter")
-_WRITE = (
-    *_STORE, "store-full", "request-timeout", "body-too-large", "unsupported-media-type",
-    "malformed-json", "invalid-body",
-)  # fmt: skip
 _QUEUE = {200: Outcome("The queue.", QueueView)}
 
 OPERATIONS = (
     Operation(
         "GET", "/queues", list_queues, "All queues, with their counts",
-        {200: Outcome("By name.", list[QueueView])}, _STORE,
+        {200: Outcome("By name.", list[QueueView])},
     ),
     Operation(
         "GET", "/queues/{name}", show_queue, "A queue", _QUEUE,
-        (*_STORE, "queue-not-found", "not-found"),
+        ("queue-not-found", "not-found"),
     ),
     Operation(
         "POST", "/queues/{name}/pause", pause_queue, "Stop starting jobs of a queue", _QUEUE,
-        (*_WRITE, "not-found"), body=PauseBody, body_optional=True,
+        ("not-found",), body=PauseBody, body_optional=True,
     ),
     Operation(
         "POST", "/queues/{name}/resume", resume_queue, "Go on starting jobs of a queue", _QUEUE,
-        (*_WRITE, "queue-not-found", "not-found"),
+        ("queue-not-found", "not-found"),
     ),
     Operation(
         "GET", "/limits", list_limits, "All limits",
-        {200: Outcome("Declared in code, and set by operators.", list[LimitView])}, _STORE,
+        {200: Outcome("Declared in code, and set by operators.", list[LimitView])},
     ),
     Operation(
         "PUT", "/limits/{scope}/{name}", set_limit, "Set the limit of a queue or a task type, whole",
-        {200: Outcome("The limit.", LimitView)}, (*_WRITE, "not-found"), body=LimitBody,
+        {200: Outcome("The limit.", LimitView)}, ("not-found",), body=LimitBody,
     ),
 )  # fmt: skip

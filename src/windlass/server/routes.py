@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from windlass.codec import safe_text
 from windlass.server.guard import MAX_BODY, ClientGone, headers_of, read_body
+from windlass.server.params import refuse_query
 from windlass.server.problems import PROBLEM_TYPE, Problem, problem_of, retry_after
 from windlass.server.waits import race, until_gone
 
@@ -133,7 +134,7 @@ class Operation:
     summary: str
     outcomes: Mapping[int, Outcome]
     problems: tuple[str, ...] = ()
-    """Codes of the catalogue that are its own; those that any operation may answer are implied."""
+    """Codes of the catalogue that are its own; see :attr:`implied` for the others."""
     query: type[msgspec.Struct] | None = None
     body: type[msgspec.Struct] | None = None
     ndjson: bool = False
@@ -154,6 +155,20 @@ class Operation:
     @property
     def changes(self) -> bool:
         return self.method != "GET"
+
+    @property
+    def implied(self) -> tuple[str, ...]:
+        """Codes that it may answer because of what it is; with a token, ``unauthorized`` as well."""
+        codes = ["rate-limited", "headers-too-large", "wrong-host", "forbidden"]
+        if not self.public:
+            # Its query is judged, and the first request of all opens the store.
+            codes += ["invalid-parameter", "store-unavailable"]
+        if self.changes:
+            codes += ["stopping", "request-timeout", "body-too-large", "unsupported-media-type",
+                      "store-full"]  # fmt: skip
+        if self.body is not None:
+            codes += ["malformed-json", "invalid-body"]
+        return tuple(codes)
 
 
 class Endpoint:
@@ -196,6 +211,8 @@ class Endpoint:
         if operation.changes or operation.long:
             service.guard.check_origin(headers)
         if not operation.public:
+            if operation.query is None:
+                refuse_query(scope.get("query_string", b""))
             await service.app.open()
         if not operation.changes:
             return await operation.handler(Ask(service, scope, receive, headers, b""))

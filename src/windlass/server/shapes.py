@@ -28,10 +28,6 @@ When = Annotated[datetime, Meta(tz=True)]
 Wait = Annotated[float, Meta(ge=0, le=MAX_WAIT)]
 
 
-class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """For operations that take no parameters."""
-
-
 class WaitQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``wait``: seconds to wait for the job's end."""
 
