@@ -74,7 +74,7 @@ def bench(count: int, store: str, durability: str, directory: Path, as_json: boo
     else:
         most = max(figure.value for figure in figures if figure.unit == "jobs/s")
         table(
-            ["", ">", "", "", "how"],
+            ["", ">", "", "", "~how"],
             [[f.name, _number(f.value), f.unit, _bar(f, most), f.how] for f in figures],
         )
         kept = "every job ran exactly once" if exact else "JOBS WERE LOST OR REPEATED"

@@ -48,15 +48,15 @@ class Kind(NamedTuple):
 
 KINDS = (
     Kind("greet", "async, quick", "completed"),
-    Kind("steps", "async, with progress", "completed"),
+    Kind("steps", "tells progress", "completed"),
     Kind("add_up", "in a thread", "completed"),
     Kind("primes", "in a process", "completed"),
-    Kind("later", "puts itself off once", "completed"),
-    Kind("flaky", "fails up to 3 times, then works", "completed"),
-    Kind("report", "unique: 40 asked for, 10 made", "completed"),
+    Kind("later", "snoozes once", "completed"),
+    Kind("flaky", "fails, then works", "completed"),
+    Kind("report", "40 asked, 10 made", "completed"),
     Kind("broken", "fails on purpose", "failed"),
-    Kind("endless", "cancelled while it runs", "cancelled"),
-    Kind("tomorrow", "cancelled before it runs", "cancelled"),
+    Kind("endless", "cancelled running", "cancelled"),
+    Kind("tomorrow", "cancelled waiting", "cancelled"),
 )
 
 
@@ -239,7 +239,7 @@ async def _kill_one(app: Windlass[Any], supervisor: Supervisor, bar: Bar) -> int
 def _note(count: Any) -> str:
     from windlass.job import Status
 
-    shown = (Status.PROCESSING, Status.PENDING, Status.SCHEDULED, Status.FAILED)
+    shown = (Status.PROCESSING, Status.PENDING, Status.SCHEDULED)
     return " · ".join(f"{count(status)} {status.value}" for status in shown)
 
 
@@ -292,7 +292,7 @@ def _print(outcome: Outcome) -> None:
     everything = _all(outcome)
     rows.append(["all", "", len(everything), *_ends(everything), summary["starts"], _mark(outcome)])
     table(
-        ["task", "", ">accepted", ">completed", ">failed", ">cancelled", ">starts", "as meant"],
+        ["task", "", ">jobs", ">completed", ">failed", ">cancelled", ">starts", ""],
         rows,
     )
     click.echo(

@@ -238,7 +238,7 @@ def _print(findings: list[Finding]) -> None:
 
     style = {"ok": "green", "note": "blue", "warning": "yellow", "problem": "bold red"}
     rows = [[f.check, Text(f.verdict, style=style[f.verdict]), f.text] for f in findings]
-    table(["check", "", "found"], rows)
+    table(["check", "", "~found"], rows)
 
 
 @click.command

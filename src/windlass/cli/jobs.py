@@ -92,7 +92,7 @@ async def _list(
         say("No job matches.")
         return
     table(
-        ["id", "type", "queue", "status", ">attempt", "made", "what"],
+        ["id", "type", "queue", "status", ">attempt", "made", "~what"],
         [
             [
                 short(job.id), job.type, job.queue, state(job), attempt_of(job),

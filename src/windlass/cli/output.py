@@ -32,6 +32,9 @@ COLORS = {
 _PIPE_WIDTH = 250
 """Characters of a table row where no terminal says how many it has."""
 
+_LEAST_TEXT = 16
+"""Characters that remain of a column that may be wrapped."""
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one document per line."
 )
@@ -47,15 +50,23 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """Print *rows* under *columns*; a column named with a leading ``>`` is aligned to the right."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print *rows* under *columns*.
+
+    A column named with a leading ``>`` is aligned to the right, one with ``~`` may be wrapped when
+    the terminal is narrow."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    drawn = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in columns:
-        right = name.startswith(">")
-        drawn.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        drawn.add_column(
+            name.lstrip(">~"),
+            justify="right" if name.startswith(">") else "left",
+            no_wrap=not name.startswith("~"),
+            overflow="fold" if name.startswith("~") else "ellipsis",
+            min_width=_LEAST_TEXT if name.startswith("~") else None,
+        )
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row))
     _draw(drawn)
@@ -108,9 +119,11 @@ def progress(title: str, total: int | None = None) -> Iterator[Bar]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.description}"), BarColumn(bar_width=20),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
         TextColumn("{task.fields[rate]}"), TextColumn("[dim]{task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from windlass.cli.output import COLORS, ago, emit, json_option, say, table
+from windlass.cli.output import ago, emit, json_option, say, table
 from windlass.cli.session import Place, opened, pass_place, place_options, run
 
+if TYPE_CHECKING:
+    from windlass.job import QueueInfo
+
 __all__ = ["queues"]
+
+_SHOWN = ("scheduled", "pending", "processing", "failed")
 
 
 @click.group(invoke_without_command=True)
@@ -43,24 +48,29 @@ async def _list(place: Place, as_json: bool) -> None:
     if not found:
         say("There are no queues yet: they appear with their first job.")
         return
-    rows: list[list[Any]] = []
-    for queue in found:
-        limit = queue.limit
-        rows.append(
-            [
-                queue.name,
-                *(queue.counts.get(_status(name), 0) or "·" for name in COLORS),
-                ago(queue.oldest_ready_at, now),
-                f"paused{': ' + queue.reason if queue.reason else ''}" if queue.paused else "",
-                limit.concurrency if limit else "",
-                limit.rate if limit else "",
-                f"{queue.capacity:,}",
-            ]
-        )
     table(
-        ["queue", *(f">{name}" for name in COLORS), "oldest", "", ">at once", ">rate", ">capacity"],
-        rows,
-    )
+        ["queue", *(f">{name}" for name in _SHOWN), "oldest", "~rules"],
+        [
+            [
+                queue.name, *(queue.counts.get(_status(name), 0) or "·" for name in _SHOWN),
+                ago(queue.oldest_ready_at, now), _rules(queue),
+            ]
+            for queue in found
+        ],
+    )  # fmt: skip
+
+
+def _rules(queue: QueueInfo) -> str:
+    """What keeps work back: the pause first, because it is what a person did."""
+    rules = []
+    if queue.paused:
+        rules.append(f"paused{': ' + queue.reason if queue.reason else ''}")
+    if queue.limit is not None and queue.limit.concurrency:
+        rules.append(f"{queue.limit.concurrency} at once")
+    if queue.limit is not None and queue.limit.rate:
+        rules.append(str(queue.limit.rate))
+    rules.append(f"{queue.capacity:,} may wait")
+    return ", ".join(rules)
 
 
 def _status(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -10,6 +10,9 @@ import msgspec
 from windlass.cli.filters import filter_of, filter_options
 from windlass.cli.output import ago, emit, json_option, say, short, table
 from windlass.cli.session import Place, opened, place_options, run
+
+if TYPE_CHECKING:
+    from windlass.control import FailureGroup
 
 __all__ = ["failures", "workers"]
 
@@ -41,7 +44,7 @@ async def _workers(place: Place, as_json: bool) -> None:
         say("No worker is running. Start one: windlass worker")
         return
     table(
-        ["worker", "host", ">process", "state", ">busy", ">slots", "queues", ">types", "started", "seen"],
+        ["worker", "host", ">process", "state", ">busy", ">slots", "~queues", ">types", "started", "seen"],
         [
             [
                 worker.id, worker.host, worker.pid,
@@ -81,14 +84,22 @@ async def _failures(place: Place, where: Any, as_json: bool) -> None:
         say("No job has failed.")
         return
     table(
-        [">jobs", "type", "error", "where", "latest message", "first", "last", "e.g."],
+        [">jobs", "type", "~what went wrong", "last", "e.g."],
         [
             [
-                f"{group.count:,}", group.type, group.error, group.where,
-                group.message.partition("\n")[0][:80], ago(group.first, now), ago(group.last, now),
+                f"{group.count:,}",
+                group.type,
+                _what(group),
+                ago(group.last, now),
                 short(group.ids[0]),
             ]
             for group in groups
         ],
-    )  # fmt: skip
+    )
     say("To look into one: windlass show ID. To run a group again: windlass retry --type TYPE")
+
+
+def _what(group: FailureGroup) -> str:
+    message = group.message.partition("\n")[0][:120]
+    text = f"{group.error}: {message}" if group.error else message
+    return f"{text}\n{group.where}" if group.where != message else text
