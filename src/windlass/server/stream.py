@@ -4,10 +4,7 @@ The store hints which jobs changed; the feed collects their ids, so that a job t
 before anybody looks is told of once, as it then is. Readers pull: the one that wakes first fetches
 the changed jobs for all and appends them to the ring, each reader then sends what lies beyond its
 own place. So there is no task in the background, no queue per reader, and a reader that is too slow
-loses nothing but its place: it is told to ``reset`` and fetches anew.
-
-Written here and not left to sse-starlette, because that one patches uvicorn's server class for the
-whole process, polls from a task that nobody owns, and logs what it sends.
+loses nothing but its place: it is told to ``reset`` and fetches anew. ADR 0012 says why no package does this.
 """
 
 from __future__ import annotations
