@@ -381,3 +381,27 @@ async def test_no_child_is_left_when_its_run_is_cancelled_from_outside(tmp_path:
 
     assert call.cancelled()
     assert not alive(int((tmp_path / "pid").read_text()))
+
+
+async def test_ending_a_run_after_its_process_answered_harms_no_other(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.registry.add(tasks.add)
+    returned, gate = asyncio.Event(), asyncio.Event()
+
+    async def linger(ctx: Context[Any], call_next: Any) -> object:
+        result = await call_next(ctx)
+        if ctx.job.id == first:
+            returned.set()
+            await gate.wait()
+        return result
+
+    async with bench.working(middleware=[linger]):
+        first = await bench.put(tasks.add, 1)
+        await soon(returned.wait())
+        before = await bench.until(await bench.put(tasks.add, 2))
+        await bench.store.cancel([first], reason="asked for")
+        cancelled = await bench.until(first)
+        after = await bench.until(await bench.put(tasks.add, 3))
+
+    assert cancelled.status is Status.CANCELLED
+    assert result_of(before)["pid"] == result_of(after)["pid"]

@@ -38,6 +38,4 @@ async def call_on_loop(run: Run, task: Task[..., Any]) -> object:
     args, kwargs = task.signature.decode(run.job.payload)
     if task.context_param is not None:
         kwargs[task.context_param] = run.context
-    if run.handle is not None:
-        run.interrupt = run.handle.cancel
     return await task.function(*args, **kwargs)

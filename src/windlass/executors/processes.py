@@ -103,7 +103,7 @@ class _Child:
 
     async def run(self, run: Run, order: Order) -> Finished | Postponed | Failed:
         """Have one job run."""
-        run.interrupt = self.kill
+        before, run.interrupt = run.interrupt, self.kill
         try:
             self._send(order)
             while True:
@@ -122,6 +122,9 @@ class _Child:
             await self._process.gone.wait()
             how = obituary(self._process.exit_code)
             raise ChildDied(f"The process that ran the job {how}.") from None
+        finally:
+            # From here on this child is idle, or somebody else's.
+            run.interrupt = before
 
     async def end(self) -> None:
         """Kill it, and wait until it is gone, cancelled or not: its run has not ended before."""

@@ -42,8 +42,13 @@ class Threads:
         done: Future[tuple[bool, Any]] = loop.create_future()
         doors = _ThreadDoors(run, loop)
         work = contextvars.copy_context()
-        self._submit(lambda: work.run(_work, run, task, doors, done))
-        returned, value = await _to_the_end(run, done, doors)
+        # While the thread runs it can only be told, and `run.ending` does that.
+        before, run.interrupt = run.interrupt, None
+        try:
+            self._submit(lambda: work.run(_work, run, task, doors, done))
+            returned, value = await _to_the_end(run, done, doors)
+        finally:
+            run.interrupt = before
         if returned:
             return value
         raise value

@@ -45,6 +45,8 @@ async def execute(run: Run, task: AnyTask, call: Caller) -> Outcome:
     if run.over:
         return _before_start(run)
     running.set(run)
+    if run.handle is not None:
+        run.interrupt = run.handle.cancel
     crash_point("before-run")
     try:
         value = await call(run, task)
