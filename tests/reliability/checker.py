@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ from windlass.job import FINAL, Status
 from windlass.lifecycle import TRANSITIONS
 
 __all__ = [
-    "INVARIANTS", "Counts", "History", "Invariant", "check", "count", "poison_contained", "value_of",
+    "INVARIANTS", "Counts", "History", "Invariant", "check", "cleanly_stopped", "count",
+    "poison_contained", "value_of",
 ]  # fmt: skip
 
 
@@ -83,8 +85,7 @@ def i4_executed(history: History) -> list[str]:
     return [
         f"I4: {change.job} was completed by hand-out {change.fence}, which did not get through"
         for change in history.journal
-        if change.after is Status.COMPLETED
-        and (change.job, change.fence) not in started & finished
+        if change.after is Status.COMPLETED and (change.job, change.fence) not in started & finished
     ]
 
 
@@ -100,16 +101,20 @@ def i5_outcome_once(history: History) -> list[str]:
             wrong.append(f"I5: {job} was completed {len(found)} times")
         if any(change.token is None for change in found):
             wrong.append(f"I5: {job} was completed by somebody who did not hold it")
-    for row in history.rows.values():
-        if row.status is Status.COMPLETED and row.result != f'"{value_of(row.fence)}"':
-            wrong.append(f"I5: {row.id} was handed out {row.fence} times and keeps {row.result}")
+    wrong += [
+        f"I5: {row.id} was handed out {row.fence} times and keeps {row.result}"
+        for row in history.rows.values()
+        if row.status is Status.COMPLETED and row.result != f'"{value_of(row.fence)}"'
+    ]
     return wrong
 
 
 def i6_no_double_start(history: History) -> list[str]:
     """A hand-out starts at most once."""
     starts = Counter((fact.job, fact.fence) for fact in history.of(Kind.STARTED))
-    return [f"I6: {job}, hand-out {f}, started {n} times" for (job, f), n in starts.items() if n > 1]
+    return [
+        f"I6: {job}, hand-out {f}, started {n} times" for (job, f), n in starts.items() if n > 1
+    ]
 
 
 def i7_overlap_only_when_lost(history: History) -> list[str]:
@@ -118,7 +123,7 @@ def i7_overlap_only_when_lost(history: History) -> list[str]:
     lost = {(c.job, c.fence) for c in history.journal if _is_loss(c)}
     wrong = []
     for job, runs in _starts_by_job(history).items():
-        for earlier, later in zip(runs, runs[1:], strict=False):
+        for earlier, later in pairwise(runs):
             overlap = ends[job, earlier.fence] > later.at
             if overlap and (job, earlier.fence) not in lost:
                 wrong.append(
@@ -138,7 +143,9 @@ def i8_bounded_duplicates(history: History) -> list[str]:
             # To the end of time, because it starts nothing any more, whatever the clocks say.
             bound += in_flight.during(fact.at, inf, fact.worker)
         else:
-            until = min((at for of, at in thawed if of == fact.worker and at > fact.at), default=inf)
+            until = min(
+                (at for of, at in thawed if of == fact.worker and at > fact.at), default=inf
+            )
             bound += in_flight.during(fact.at, until, None)
     again = _again(history)
     return [f"I8: {again} starts too many, and {bound} may be"] if again > bound else []
@@ -173,11 +180,28 @@ def poison_contained(history: History, bad: Collection[str], *, extra: int = 2) 
     for row in history.rows.values():
         if row.id in bad:
             if (row.status, row.reason, row.charges) != (Status.FAILED, "crashed its worker", 3):
-                wrong.append(f"poison {row.id} is {row.status} ({row.reason}), {row.charges} charges")
+                wrong.append(
+                    f"poison {row.id} is {row.status} ({row.reason}), {row.charges} charges"
+                )
         elif row.status is not Status.COMPLETED:
             wrong.append(f"innocent {row.id} is {row.status} ({row.reason})")
         elif starts[row.id] > 1 + extra:
             wrong.append(f"innocent {row.id} was started {starts[row.id]} times")
+    return wrong
+
+
+def cleanly_stopped(history: History) -> list[str]:
+    """What finished was recorded and nothing else was, nothing had to be taken from anybody, and
+    nothing ran again but what its holder handed back."""
+    finished = {(fact.job, fact.fence) for fact in history.of(Kind.FINISHED)}
+    recorded = {
+        (change.job, change.fence) for change in history.journal if change.after is Status.COMPLETED
+    }
+    wrong = [f"{job}, hand-out {fence}, got through in vain" for job, fence in finished - recorded]
+    wrong += [f"{job}, hand-out {fence}, did not get through" for job, fence in recorded - finished]
+    wrong += [f"{c.job}, hand-out {c.fence}, was taken" for c in history.journal if _is_loss(c)]
+    if again := _again(history):
+        wrong.append(f"{again} runs were repeated")
     return wrong
 
 
@@ -201,7 +225,7 @@ class Counts(NamedTuple):
     again: int
     """Runs that had to be repeated, and not because of what they said themselves."""
     kills: int
-    stops: int
+    freezes: int
     stale: int
     """Outcomes that came too late and were refused."""
     lost: int
@@ -213,7 +237,7 @@ def count(history: History) -> Counts:
     kinds = Counter(fact.kind for fact in history.facts)
     return Counts(
         jobs=len(history.rows), starts=kinds[Kind.STARTED], again=_again(history),
-        kills=kinds[Kind.KILLED], stops=kinds[Kind.STOPPED], stale=kinds[Kind.STALE],
+        kills=kinds[Kind.KILLED], freezes=kinds[Kind.STOPPED], stale=kinds[Kind.STALE],
         lost=sum(map(_is_loss, history.journal)),
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from windlass.job import Status
 
-__all__ = ["Change", "Row", "attach", "changes", "connect", "pids", "rows", "unsound"]
+__all__ = ["Change", "Row", "attach", "changes", "connect", "rows", "states", "unsound"]
 
 _STATUSES = tuple(Status)
 """By the code in the column ``status``."""
@@ -105,14 +105,18 @@ def rows(path: Path) -> dict[str, Row]:
             "SELECT id, status, fence, generation, crashes, charges, failures, max_attempts, reason,"
             " result FROM jobs"
         ).fetchall()
-    return {id: Row(id, _STATUSES[status], *rest) for id, status, *rest in found}
+    return {job: Row(job, _STATUSES[status], *rest) for job, status, *rest in found}
 
 
-def pids(path: Path) -> set[int]:
-    """The processes of the workers that are registered and not declared dead."""
+def states(path: Path) -> dict[int, str]:
+    """What the workers that live said of themselves with their latest beat, by process id."""
     with connect(path) as db:
-        found = db.execute("SELECT json_extract(info, '$.pid') FROM workers WHERE dead = 0")
-        return {pid for (pid,) in found}
+        return dict(
+            db.execute(
+                "SELECT json_extract(info, '$.pid'), json_extract(info, '$.state') FROM workers"
+                " WHERE dead = 0"
+            ).fetchall()
+        )
 
 
 def unsound(path: Path) -> list[str]:

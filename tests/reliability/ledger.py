@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Fact", "Kind", "Ledger", "read"]
+__all__ = ["Fact", "Kind", "Ledger", "Reader", "read"]
 
 NOBODY = "-"
 
@@ -72,9 +72,28 @@ class Ledger:
         os.close(self._fd)
 
 
+class Reader:
+    """Reads a ledger that grows; each call parses only what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._facts: list[Fact] = []
+
+    def facts(self) -> list[Fact]:
+        """All facts so far, in the order in which they were written."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+            self._read += len(new)
+            self._facts += [_parse(line) for line in new.decode().splitlines()]
+        return self._facts
+
+
 def read(path: Path) -> list[Fact]:
     """All facts, in the order in which they were written."""
-    return [_parse(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return Reader(path).facts()
 
 
 def _parse(line: str) -> Fact:

@@ -73,7 +73,8 @@ async def work(ctx: Context, seconds: float) -> str:
 async def gated(ctx: Context, gate: str, first: bool) -> str:
     """Wait until the file *gate* is there; the *first* hand-out may wait as well, or not."""
     ledger.note(Kind.STARTED, ctx.job.id, ctx.fence)
-    while not os.path.exists(gate) and (first or ctx.fence > 1):
+    # Another process touches it.
+    while not os.path.exists(gate) and (first or ctx.fence > 1):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     ledger.note(Kind.FINISHED, ctx.job.id, ctx.fence)
     return value_of(ctx.fence)
@@ -150,14 +151,14 @@ async def produce() -> None:
 async def _produce(count: int) -> None:
     for number in range(count):
         task = crunch if number % 4 == 3 else work
-        id = new_job_id()
-        ledger.note(Kind.TRIED, id)
+        job = new_job_id()
+        ledger.note(Kind.TRIED, job)
         try:
-            await task.options(id=id).enqueue(orders.seconds)
+            await task.options(id=job).enqueue(orders.seconds)
         except StoreError:
             # Perhaps accepted, perhaps not: the ledger says tried, and no more.
             continue
-        ledger.note(Kind.ACCEPTED, id)
+        ledger.note(Kind.ACCEPTED, job)
         await asyncio.sleep(orders.pause)
 
 

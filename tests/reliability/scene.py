@@ -18,7 +18,7 @@ import msgspec
 from tests.docs.blocks import ROOT
 from tests.reliability import journal
 from tests.reliability.checker import History
-from tests.reliability.ledger import Fact, Kind, Ledger, read
+from tests.reliability.ledger import Fact, Kind, Ledger, Reader
 from tests.reliability.orders import ORDERS, Orders, label
 from windlass import Windlass
 from windlass.client import new_job_id
@@ -34,7 +34,9 @@ _SOON = 15.0
 class Child:
     """A process of the program under test."""
 
-    def __init__(self, scene: Scene, orders: Orders, command: list[str], env: dict[str, str]) -> None:
+    def __init__(
+        self, scene: Scene, orders: Orders, command: list[str], env: dict[str, str]
+    ) -> None:
         self.scene = scene
         self.log = scene.folder / f"{orders.name}.log"
         with self.log.open("ab") as log:
@@ -62,7 +64,9 @@ class Child:
     def froze(self) -> None:
         """Wait for it to freeze itself."""
         stat = Path(f"/proc/{self.process.pid}/stat")
-        self.scene.until("it freezes", lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        self.scene.until(
+            "it freezes", lambda: stat.read_text().rpartition(")")[2].split()[0] == "T"
+        )
         self.scene.ledger.note(Kind.STOPPED, worker=self.label)
 
     def died(self) -> None:
@@ -79,6 +83,13 @@ class Child:
         """SIGTERM; the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.ended(within)
+
+    def asked_to_stop(self) -> None:
+        """Wait until it says that it has heard of a stop."""
+        pid = self.process.pid
+        self.scene.until(
+            "it stops", lambda: journal.states(self.scene.store).get(pid) == "stopping"
+        )
 
     @property
     def alive(self) -> bool:
@@ -109,6 +120,7 @@ class Scene:
         self.folder = folder
         self.store = folder / "jobs.db"
         self.ledger = Ledger(folder / "ledger", "harness")
+        self._reader = Reader(folder / "ledger")
         self.children: list[Child] = []
         self.canaries: dict[str, str] = {}
 
@@ -184,12 +196,12 @@ class Scene:
         """Have *count* jobs accepted, all at once, and note it."""
         ids = [new_job_id() for _ in range(count)]
         body = msgspec.json.encode(payload)
-        for id in ids:
-            self.ledger.note(Kind.TRIED, id)
+        for job in ids:
+            self.ledger.note(Kind.TRIED, job)
         chosen = options or JobOptions()
-        asyncio.run(self._insert([NewJob(id, type, body, chosen, keyed=True) for id in ids]))
-        for id in ids:
-            self.ledger.note(Kind.ACCEPTED, id)
+        asyncio.run(self._insert([NewJob(job, type, body, chosen, keyed=True) for job in ids]))
+        for job in ids:
+            self.ledger.note(Kind.ACCEPTED, job)
         return ids
 
     def canary(self, worker: Child, queue: str) -> None:
@@ -205,7 +217,7 @@ class Scene:
 
     def facts(self, *kinds: Kind) -> list[Fact]:
         """What the ledger tells so far, of these kinds."""
-        return [fact for fact in read(self.folder / "ledger") if fact.kind in kinds]
+        return [fact for fact in self._reader.facts() if fact.kind in kinds]
 
     def until(self, what: str, true: Callable[[], bool], within: float = _SOON) -> float:
         """Wait for it; how many seconds it took."""
@@ -218,7 +230,7 @@ class Scene:
     def until_working(self, *workers: Child) -> None:
         """Wait until these have registered."""
         pids = {worker.process.pid for worker in workers}
-        self.until("workers register", lambda: pids <= journal.pids(self.store))
+        self.until("workers register", lambda: pids <= journal.states(self.store).keys())
 
     def until_started(self, jobs: int, **by: str) -> None:
         """Wait until so many runs have started (*worker*: there)."""
@@ -236,14 +248,16 @@ class Scene:
 
         def final() -> bool:
             rows = journal.rows(self.store)
-            return all(row.status in FINAL for id, row in rows.items() if chosen is None or id in chosen)
+            return all(
+                row.status in FINAL for row in rows.values() if chosen is None or row.id in chosen
+            )
 
         return self.until("every job ends", final, within)
 
     def history(self) -> History:
         """What happened so far."""
         return History(
-            facts=read(self.folder / "ledger"),
+            facts=list(self._reader.facts()),
             journal=journal.changes(self.store),
             rows=journal.rows(self.store),
             canaries=self.canaries,

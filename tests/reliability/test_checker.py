@@ -173,18 +173,39 @@ def test_a_frozen_worker_may_cost_the_others_their_jobs() -> None:
     assert checker.i8_bounded_duplicates(history) == []
 
 
-def test_a_run_that_was_handed_back_is_no_duplicate() -> None:
-    handed_back = replace(
-        GOOD,
-        facts=[fact for fact in GOOD.facts if fact.kind is not Kind.KILLED],
-        journal=[
-            change._replace(after=S.PENDING, token="t1") if change.after is S.SCHEDULED else change
-            for change in GOOD.journal
-        ],
-    )
+HANDED_BACK = replace(
+    GOOD,
+    facts=[fact for fact in GOOD.facts if fact.kind is not Kind.KILLED],
+    journal=[
+        change._replace(after=S.PENDING, token="t1") if change.after is S.SCHEDULED else change
+        for change in GOOD.journal
+        if (change.before, change.after) != (S.SCHEDULED, S.PENDING)
+    ],
+)
+"""Job a was handed back by w1, and not taken from it."""
 
-    assert checker.i8_bounded_duplicates(handed_back) == []
-    assert count(handed_back).again == 0
+
+def test_a_clean_stop_passes() -> None:
+    assert checker.cleanly_stopped(HANDED_BACK) == []
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        GOOD,
+        replace(HANDED_BACK, facts=[*HANDED_BACK.facts, Fact(Kind.FINISHED, "w1", 1.4, "a", 1)]),
+        replace(HANDED_BACK, facts=[f for f in HANDED_BACK.facts if f.kind is not Kind.FINISHED]),
+        replace(HANDED_BACK, facts=[*HANDED_BACK.facts, Fact(Kind.STARTED, "w2", 5.0, "a", 3)]),
+    ],
+    ids=["taken", "finished and not recorded", "recorded and not finished", "repeated"],
+)
+def test_a_stop_that_is_not_clean_is_found(history: History) -> None:
+    assert checker.cleanly_stopped(history) != []
+
+
+def test_a_run_that_was_handed_back_is_no_duplicate() -> None:
+    assert checker.i8_bounded_duplicates(HANDED_BACK) == []
+    assert count(HANDED_BACK).again == 0
 
 
 def test_stale_outcomes_put_the_fence_to_the_test() -> None:
@@ -193,7 +214,7 @@ def test_stale_outcomes_put_the_fence_to_the_test() -> None:
 
 def test_a_history_is_counted() -> None:
     assert count(GOOD) == checker.Counts(
-        jobs=2, starts=3, again=1, kills=1, stops=0, stale=0, lost=1
+        jobs=2, starts=3, again=1, kills=1, freezes=0, stale=0, lost=1
     )
 
 

@@ -24,7 +24,7 @@ PROMPT = 1.0
 
 def test_poison_is_contained(tmp_path: Path, reports: Reports) -> None:
     with Scene(tmp_path) as scene:
-        bad = set()
+        bad = set[str]()
         for way in WAYS:
             scene.enqueue("work", GOOD // len(WAYS), seconds=0.03)
             bad.update(scene.enqueue("poison", how=way))
