@@ -40,7 +40,7 @@ __all__ = [
 MAX_CHARGES = 3
 """Crashes for which a job alone is to blame before it fails."""
 
-_LOST_DELAY = timedelta(seconds=1)
+_LOST_DELAY = timedelta(seconds=0.5)
 """Least delay after a worker's death; up to as much again is added, so that survivors are not hit
 by all of a dead worker's jobs at one moment."""
 

@@ -131,7 +131,7 @@ def test_a_workers_death_is_counted_but_not_charged_to_an_innocent() -> None:
 
     assert (change.status, change.crashed, change.charged) == (Status.SCHEDULED, True, False)
     assert not change.counted
-    assert change.delay == timedelta(seconds=1.5)
+    assert change.delay == timedelta(seconds=0.75)
 
 
 def test_a_suspect_is_charged_and_fails_at_the_third_charge() -> None:
