@@ -7,6 +7,7 @@ bounded, and cut in the middle, since a traceback tells most at its ends.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -22,6 +23,7 @@ _FRAMES = 60
 """Of one exception, this many frames are shown: the outermost third, the innermost rest."""
 _LINKS = 12
 """This many exceptions of a chain or group are shown."""
+_OWN = os.path.dirname(__file__) + os.sep
 _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 
@@ -80,13 +82,20 @@ def _one_lines(error: BaseException, depth: int) -> Iterator[str]:
 
 
 def _frame_lines(tb: TracebackType) -> Iterator[str]:
-    frames = list(traceback.walk_tb(tb))
+    frames = _without_own(list(traceback.walk_tb(tb)))
     outer, inner = frames[: _FRAMES // 3], frames[_FRAMES // 3 :]
     left_out = max(len(inner) - _FRAMES * 2 // 3, 0)
     yield from _formatted(outer)
     if left_out:
         yield f"  <{left_out} frames left out>"
     yield from _formatted(inner[left_out:])
+
+
+def _without_own(frames: list[tuple[FrameType, int]]) -> list[tuple[FrameType, int]]:
+    """Leave out how Windlass got to the user's code; what that called of Windlass stays."""
+    users = [not frame.f_code.co_filename.startswith(_OWN) for frame, _ in frames]
+    last = max((i for i, by_user in enumerate(users) if by_user), default=-1)
+    return [each for i, each in enumerate(frames) if users[i] or i > last]
 
 
 def _formatted(frames: list[tuple[FrameType, int]]) -> Iterator[str]:

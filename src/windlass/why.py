@@ -113,7 +113,7 @@ def _scheduled(at: Situation) -> _Reason:
         return _Reason(f"The worker that ran it died; it waits for its next run {until}.", hurry)
     return _Reason(
         f"It waits for a retry {until}: attempt {job.failures} of {job.max_attempts} failed"
-        f" with {last.type}{': ' + _line(last.message) if last.message else ''}.",
+        f" with {last.type}{': ' + _line(last.message).rstrip('.') if last.message else ''}.",
         hurry,
     )
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from windlass import codec
+from windlass.durations import parse_duration
 from windlass.errors import PayloadError
 from windlass.faults import describe_exception
+from windlass.middleware import compose
 
 
 def caught(raise_it: Any) -> BaseException:
@@ -92,6 +94,24 @@ def test_an_exception_without_text_is_described_by_its_type() -> None:
     assert name.endswith("test_faults.Mute")
     assert message == "<Mute whose text cannot be had: RuntimeError>"
     assert text.endswith(message)
+
+
+def test_how_windlass_got_to_the_users_code_is_left_out() -> None:
+    def layer(ctx: Any, call_next: Any) -> Any:
+        return fail()
+
+    call: Any = compose([layer], lambda ctx: fail())
+
+    traceback = describe_exception(caught(lambda: call(None)))[2]
+
+    assert "in layer" in traceback
+    assert "middleware.py" not in traceback
+
+
+def test_what_the_users_code_called_of_windlass_is_shown() -> None:
+    traceback = describe_exception(caught(lambda: parse_duration("soon")))[2]
+
+    assert "durations.py" in traceback
 
 
 def test_a_deep_recursion_shows_its_ends() -> None:
