@@ -44,8 +44,9 @@ docs: $(VENV)/.dev  ## run the code blocks of the documentation
 bench: $(VENV)/.dev  ## measure (ARGS goes to benchmarks/run.py)
 	$(V)/python benchmarks/run.py $(ARGS)
 
-torture: $(VENV)/.dev  ## the reliability and model tests with their full counts
-	WINDLASS_TORTURE=1 $(V)/python -m pytest tests/reliability tests/stores/test_model.py $(ARGS)
+torture: $(VENV)/.dev  ## the reliability, model and fuzz tests with their full counts
+	WINDLASS_TORTURE=1 $(V)/python -m pytest tests/reliability tests/stores/test_model.py \
+		tests/server/test_openapi_fuzz.py $(ARGS)
 
 format: $(VENV)/.dev  ## let ruff format and sort
 	$(V)/ruff check --fix-only
