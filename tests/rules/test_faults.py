@@ -100,7 +100,8 @@ def test_how_windlass_got_to_the_users_code_is_left_out() -> None:
     def layer(ctx: Any, call_next: Any) -> Any:
         return fail()
 
-    call: Any = compose([layer], lambda ctx: fail())
+    compose_any: Any = compose
+    call = compose_any([layer], lambda ctx: fail())
 
     traceback = describe_exception(caught(lambda: call(None)))[2]
 
