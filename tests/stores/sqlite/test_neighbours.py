@@ -193,22 +193,19 @@ async def test_a_check_finds_wrong_counts(store: SQLiteStore, db: sqlite3.Connec
     assert "1 jobs are pending, but 5 are counted" in problem
 
 
-async def open_and_list(store: SQLiteStore) -> None:
-    await store.open()
-    await all_jobs(store)
-
-
-async def test_damage_is_named_as_such(path: Path, tmp_path: Path) -> None:
+async def test_damage_is_named_as_such(path: Path) -> None:
     store = SQLiteStore(path, durability="normal")
     await store.open()
     await store.insert([new_job(payload=b'"%s"' % (b"x" * 2000)) for _ in range(200)])
     await store.close()
     whole = path.read_bytes()
-    path.write_bytes(whole[:40960] + b"\x13" * 40960 + whole[81920:])
+    path.write_bytes(whole[: -(2**17)] + bytes(2**17))
 
     store = SQLiteStore(path, durability="normal")
+    await store.open()
     with pytest.raises(StoreInvalid, match="damaged"):
-        await open_and_list(store)
+        await all_jobs(store)
+    assert await store.check() != []
     await store.close()
 
 

@@ -69,7 +69,27 @@ def test_a_rare_status_is_found_by_index(db: sqlite3.Connection, status: Status)
 
     statement, _ = query(JobFilter(status=frozenset({status})), lanes, None, oldest_first=False)
 
-    assert all("USING" in step for step in scans(plan(db, statement)))
+    steps = plan(db, statement)
+    assert any("USING INTEGER PRIMARY KEY" in step for step in steps if " j " in step)
+    assert all("USING" in step for step in scans(steps))
+
+
+def test_a_small_queue_is_found_by_index(db: sqlite3.Connection) -> None:
+    lanes = [LaneRow(1, "default", "t", [10] * 6), LaneRow(2, "large", "t", [10**6] * 6)]
+
+    statement, _ = query(JobFilter(queue=frozenset({"default"})), lanes, None, oldest_first=False)
+
+    steps = plan(db, statement)
+    assert any("USING INTEGER PRIMARY KEY" in step for step in steps if " j " in step)
+    assert all("USING" in step for step in scans(steps))
+
+
+def test_an_unknown_queue_costs_nothing(db: sqlite3.Connection) -> None:
+    lanes = [LaneRow(2, "large", "t", [10**6] * 6)]
+
+    statement, _ = query(JobFilter(queue=frozenset({"no"})), lanes, None, oldest_first=False)
+
+    assert "WHERE 0" in statement
 
 
 def test_a_page_starts_where_the_one_before_ended(db: sqlite3.Connection) -> None:

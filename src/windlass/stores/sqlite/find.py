@@ -51,8 +51,8 @@ _OTHER_SECONDS = 2.0
 """How long a search may take: it holds a snapshot meanwhile."""
 
 _FEW = 20_000
-"""So many jobs, or fewer, are found by the index of their status; more by walking back from the end,
-where every so-many-th is one."""
+"""So many jobs, or fewer, are found by the indexes of their statuses; more by walking back from the
+end, where every so-many-th is one."""
 
 _BY_STATUS = {
     SCHEDULED: "SELECT seq FROM jobs INDEXED BY jobs_scheduled WHERE status = 0",
@@ -113,11 +113,7 @@ def query(
 
     if after is not None:
         add("j.seq > ?" if oldest_first else "j.seq < ?", after)
-    if where.status:
-        add(_statuses(where, lanes))
-    if where.type or where.queue:
-        chosen = [lane.id for lane in lanes if _is_lane(lane, where)]
-        add("j.lane IN (SELECT value FROM json_each(?))", json_text(chosen))
+    conditions.extend(_places(where, lanes))
     if where.tag:
         add(
             "EXISTS (SELECT 1 FROM json_each(j.tags) AS t"
@@ -141,19 +137,24 @@ def query(
     return SQL["find"].replace("%where", wanted).replace("%order", order), parameters
 
 
+def _places(where: JobFilter, lanes: Sequence[LaneRow]) -> list[str]:
+    """The conditions on status and lane: by the indexes of the statuses where they leave few jobs."""
+    if not (where.status or where.type or where.queue):
+        return []
+    chosen = [lane for lane in lanes if _is_lane(lane, where)]
+    codes = sorted(CODES[status] for status in where.status or STATUSES)
+    counts = {code: sum(lane.counts[code] for lane in chosen) for code in codes}
+    among = f"lane IN ({','.join(str(lane.id) for lane in chosen)})"
+    if sum(counts.values()) > _FEW:
+        return [f"j.status IN ({','.join(map(str, codes))})", f"j.{among}"]
+    parts = [f"{_BY_STATUS[code]} AND {among}" for code in codes if counts[code]]
+    return [f"j.seq IN ({' UNION ALL '.join(parts)})"] if parts else ["0"]
+
+
 def _is_lane(lane: LaneRow, where: JobFilter) -> bool:
     return (not where.type or lane.type in where.type) and (
         not where.queue or lane.queue in where.queue
     )
-
-
-def _statuses(where: JobFilter, lanes: Sequence[LaneRow]) -> str:
-    """The condition on the status; by index where it is rare."""
-    codes = sorted(CODES[status] for status in where.status)
-    count = sum(lane.counts[code] for lane in lanes for code in codes)
-    if count > _FEW:
-        return f"j.status IN ({','.join(map(str, codes))})"
-    return f"j.seq IN ({' UNION ALL '.join(_BY_STATUS[code] for code in codes)})"
 
 
 def logs(db: sqlite3.Connection, id: JobId, after: int, limit: int) -> list[LogLine]:

@@ -77,10 +77,8 @@ class Reader:
             request.answer = request.handler(self._db, *request.arguments)
         except WindlassError as error:
             request.error = error
-        except (sqlite3.Error, OSError) as error:
-            request.error = as_store_error(error, self._path)
         except Exception as error:
-            request.error = error
+            request.error = as_store_error(error, self._path)
 
 
 @contextmanager

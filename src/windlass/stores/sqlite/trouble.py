@@ -27,9 +27,12 @@ def is_full(error: BaseException) -> bool:
     return _code(error) == sqlite3.SQLITE_FULL
 
 
-def as_store_error(error: Exception, path: str) -> StoreError:
-    """What *error*, raised by sqlite3 or the system, means for the store at *path*."""
+def as_store_error(error: Exception, path: str) -> Exception:
+    """What *error*, raised by sqlite3 or the system, means for the store at *path*: a new exception
+    each time. Others (a value that cannot be stored at all) are the caller's own, and stay."""
     if isinstance(error, StoreError):
+        return type(error)(*error.args)
+    if not isinstance(error, sqlite3.Error | OSError):
         return error
     code = _code(error)
     if is_full(error):

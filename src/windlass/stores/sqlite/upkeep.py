@@ -39,6 +39,11 @@ def backup(db: sqlite3.Connection, path: str) -> None:
 def check(db: sqlite3.Connection) -> list[str]:
     """What is wrong with the file, in sentences; reads all of it. Nothing: it is sound."""
     problems = [row[0] for row in db.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+    return problems or _miscounts(db)
+
+
+def _miscounts(db: sqlite3.Connection) -> list[str]:
+    problems = []
     db.execute("BEGIN")
     try:
         counted = {

@@ -150,11 +150,11 @@ class Wake:
             self._seen = seen if time.time_ns() - seen > _SETTLED * 1e9 else None
 
     def _send(self, address: str, notices: list[Notice]) -> None:
-        if self._sender is None:
-            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._sender.setblocking(False)
         for data in _datagrams(notices):
             try:
+                if self._sender is None:
+                    self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                    self._sender.setblocking(False)
                 self._sender.sendto(data, address)
             except ConnectionRefusedError:  # whoever made it is gone
                 with contextlib.suppress(OSError):

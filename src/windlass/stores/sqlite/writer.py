@@ -20,6 +20,7 @@ from typing import Literal
 
 from windlass.clock import Clock
 from windlass.errors import Closed, StoreFull, StoreUnavailable
+from windlass.store import Notice
 from windlass.stores.sqlite.book import Book
 from windlass.stores.sqlite.files import Space, connect, migrate, wal_bytes
 from windlass.stores.sqlite.fork import register_thread
@@ -205,9 +206,9 @@ class Writer:
         """Serve *requests* together; those that fail together, one by one."""
         try:
             try:
-                self._transact(requests, careful=False)
+                notices = self._transact(requests, careful=False)
             except (LookCloser, sqlite3.IntegrityError):
-                self._transact(requests, careful=True)
+                notices = self._transact(requests, careful=True)
         except Exception as error:
             if is_full(error) and self._space.ran_out():
                 self._serve([each for each in requests if not self._refuse(each)])
@@ -220,15 +221,17 @@ class Writer:
                 self._fail(requests, error)
             return
         deliver(requests)
+        self._wake.tell(notices)
 
     def _fail(self, requests: list[Request], error: Exception) -> None:
-        known = isinstance(error, sqlite3.Error | OSError | StoreUnavailable)
         for request in requests:
             # One each: an exception that is raised in two tasks gets a muddled traceback.
-            request.error = as_store_error(error, self._path) if known else error
+            request.error = as_store_error(error, self._path)
         deliver(requests)
 
-    def _transact(self, requests: list[Request], *, careful: bool) -> None:
+    def _transact(self, requests: list[Request], *, careful: bool) -> list[Notice]:
+        for request in requests:
+            request.error = None  # of an attempt that was rolled back
         self._synchronize(any(each.durable for each in requests))
         with self._lock.held():
             self._patiently(lambda: self._db.execute("BEGIN IMMEDIATE"))
@@ -250,7 +253,7 @@ class Writer:
         changed = self._db.total_changes - before
         if changed:
             self._unsaved += _PAGES_PER_COMMIT + changed // _ROWS_PER_PAGE
-        self._wake.tell(tx.notices())
+        return tx.notices()
 
     def _synchronize(self, durable: bool) -> None:
         """Whether the next commit waits for the disk. It covers all commits before it, too."""
@@ -282,7 +285,7 @@ class Writer:
         try:
             with self._lock.held():
                 self._checkpoint()
-        except (sqlite3.Error, StoreUnavailable):
+        except (sqlite3.Error, OSError, StoreUnavailable):
             # It is only put off: the log grows, and `_wal_is_stuck` watches how far.
             self._wal_is_stuck = wal_bytes(self._path) > _FULL_WAL
             self._unsaved = 1

@@ -59,14 +59,15 @@ CREATE TABLE jobs (
 );
 
 -- Partial indexes: a job stands only in those of its status, so that kept jobs cost running ones
--- nothing. The claim's carry what it asks, so that it reads no row before it has chosen.
+-- nothing. The claim's carry what it asks, so that it reads no row before it has chosen; the others
+-- carry the lane, so that the jobs of a small queue are found without a look at those of large ones.
 CREATE INDEX jobs_pending ON jobs (lane, rank, seq, expires_at) WHERE status = 1 AND crashes < 2;
 CREATE INDEX jobs_suspect ON jobs (lane, rank, seq, expires_at) WHERE status = 1 AND crashes >= 2;
 CREATE INDEX jobs_oldest ON jobs (lane, ready_at) WHERE status = 1;
-CREATE INDEX jobs_scheduled ON jobs (ready_at) WHERE status = 0;
-CREATE INDEX jobs_processing ON jobs (worker) WHERE status = 2;
+CREATE INDEX jobs_scheduled ON jobs (ready_at, lane) WHERE status = 0;
+CREATE INDEX jobs_processing ON jobs (worker, lane) WHERE status = 2;
 CREATE INDEX jobs_expiring ON jobs (expires_at) WHERE expires_at IS NOT NULL AND status < 2;
-CREATE INDEX jobs_final ON jobs (status, keyed, finished_at) WHERE status > 2;
+CREATE INDEX jobs_final ON jobs (status, keyed, finished_at, lane) WHERE status > 2;
 CREATE UNIQUE INDEX jobs_unique ON jobs (unique_key) WHERE unique_key IS NOT NULL;
 
 -- What running tasks wrote, numbered from 1 within each job.
