@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from httpx2 import AsyncClient
 
-from tests.server.support import EMAIL, SECONDS, drain, exchange, streaming, until
+from tests.server.support import EMAIL, SECONDS, drain, exchange, scope_of, streaming, until
 from windlass.app import Windlass
 from windlass.errors import StoreUnavailable
-from windlass.server import ServerApp, stream
+from windlass.server import ServerApp, routes, stream
+from windlass.stores.memory import MemoryStore
 
 
 async def test_a_jobs_way_is_told_to_its_end(
@@ -91,7 +92,7 @@ async def test_beyond_the_ring_a_reader_is_told_to_begin_anew(
     api: ServerApp, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "RING", 3)
-    feed = api.service.feed = stream.Feed(api.service.app.store)
+    feed = api.service.feed = stream.Feed(lambda: api.service.app.store)
     async with streaming(api) as reader:
         await reader.ready()
     for _ in range(3):
@@ -112,7 +113,7 @@ async def test_more_changes_at_once_than_the_ring_holds_reset_every_reader(
     api: ServerApp, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "RING", 3)
-    api.service.feed = stream.Feed(api.service.app.store)
+    api.service.feed = stream.Feed(lambda: api.service.app.store)
     async with streaming(api) as reader:
         await reader.ready()
 
@@ -142,7 +143,7 @@ async def test_silence_is_broken_by_comments(
     app: Windlass[Any], api: ServerApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "_TURN", 0.01)
-    feed = stream.Feed(app.store)
+    feed = stream.Feed(lambda: app.store)
     feed.enter()
     chunks = stream.follow(feed, stream.Wanted(), None, ping=0.0)
 
@@ -205,7 +206,7 @@ async def test_when_hints_are_lost_every_reader_is_told_to_begin_anew(
     monkeypatch.setattr(stream, "_TURN", 0.01)
     monkeypatch.setattr(app.store, "listen", lambda kinds, callback: lambda: None)
     now = 0.0
-    api.service.feed = stream.Feed(app.store, clock=lambda: now)
+    api.service.feed = stream.Feed(lambda: app.store, clock=lambda: now)
     async with streaming(api) as reader:
         await reader.ready()
         now += 10.0
@@ -231,11 +232,33 @@ async def test_only_so_many_streams_may_be_open(
         assert await next_one.started() == 200
 
 
+async def test_a_reader_that_takes_nothing_is_given_up(
+    api: ServerApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "_SEND_SECONDS", 0.01)
+    said: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async def send(message: Any) -> None:
+        said.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(SECONDS):
+        await api(scope_of("GET", "/events", {}), receive, send)
+
+    assert said == ["http.response.start", "http.response.body"]
+    assert api.service.feed._readers == 0
+
+
 async def test_long_after_the_last_reader_left_the_feed_listens_no_more(
     app: Windlass[Any], api: ServerApp, client: AsyncClient
 ) -> None:
     now = 0.0
-    feed = api.service.feed = stream.Feed(app.store, clock=lambda: now)
+    feed = api.service.feed = stream.Feed(lambda: app.store, clock=lambda: now)
     async with streaming(api) as reader:
         await reader.ready()
     now = 1000.0
@@ -244,3 +267,14 @@ async def test_long_after_the_last_reader_left_the_feed_listens_no_more(
     await drain(app)
 
     assert feed.number_of(reader.last_id) is None
+
+
+async def test_an_app_that_is_given_another_store_is_followed_there(
+    app: Windlass[Any], api: ServerApp, client: AsyncClient
+) -> None:
+    app.use_store(MemoryStore())
+    async with streaming(api) as reader:
+        await reader.ready()
+        job = (await client.post("/jobs", json=EMAIL)).json()["id"]
+
+        assert (await reader.event())[1]["id"] == job

@@ -269,6 +269,9 @@ async def respond(
             if not head_only:
                 async with aclosing(answer.chunks):
                     await race(_send_chunks(answer.chunks, send), until_gone(receive))
+        except TimeoutError:
+            # Nothing more can be sent, not even the end: the server will close the connection.
+            return
         finally:
             answer.ended()
         await send({"type": "http.response.body", "body": b""})

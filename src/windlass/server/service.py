@@ -63,7 +63,7 @@ class Service:
     ) -> None:
         self.app = app
         self.guard = guard
-        self.feed = Feed(app.store)
+        self.feed = Feed(lambda: app.store)
         self.metrics = metrics
         self.waiters = 0
         self._readiness = readiness

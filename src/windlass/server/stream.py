@@ -68,9 +68,14 @@ class Event(NamedTuple):
 
 
 class Feed:
-    """The ring, and the readers' way to it. One per server."""
+    """The ring, and the readers' way to it. One per server.
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
+    *store* answers the store to listen to: an app may be given another one, as in tests.
+    """
+
+    def __init__(
+        self, store: Callable[[], Store], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
         self._clock = clock
         self._ring: deque[Event] = deque(maxlen=RING)
@@ -102,7 +107,7 @@ class Feed:
             )
         self._readers += 1
         if self._stop_listening is None:
-            self._stop_listening = self._store.listen(frozenset({"changed"}), self._noticed)
+            self._stop_listening = self._store().listen(frozenset({"changed"}), self._noticed)
 
     def leave(self) -> None:
         """A reader goes. The feed listens on for a while, so that the reader may come back."""
@@ -166,7 +171,7 @@ class Feed:
             for changed in ids:
                 del self._changed[changed]
             try:
-                jobs = await self._store.get(ids)
+                jobs = await self._store().get(ids)
             except BaseException:
                 # They are still news to whoever looks next.
                 self._changed = dict.fromkeys(ids) | self._changed
@@ -183,7 +188,7 @@ class Feed:
             return
         self._counted_at = self._clock()
         heard, self._heard = self._heard, False
-        counts = (await self._store.stats()).lanes
+        counts = (await self._store().stats()).lanes
         if not (heard or self._heard) and self._counts is not None and counts != self._counts:
             self._begin_anew()
         self._counts = counts
