@@ -146,6 +146,7 @@ async def test_a_socket_of_a_process_that_died_is_removed(store: SQLiteStore, pa
         left.bind(str(directory / "r-0000"))
 
     await insert_one(store)
+    await store.close()
 
     assert list(directory.iterdir()) == []
 

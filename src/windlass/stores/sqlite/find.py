@@ -88,8 +88,7 @@ def find(
         return Page([])
     lanes = _decode_lanes(_text(db, SQL["lanes"]))
     statement, parameters = query(where, lanes, after, oldest_first)
-    searched = where.text is not None or where.id_suffix is not None
-    seconds = _TEXT_SECONDS if searched else _OTHER_SECONDS
+    seconds = _OTHER_SECONDS if where.text is None else _TEXT_SECONDS
     narrow = ConfigError(
         f"The search took longer than {seconds:g} s: narrow the filter, by status, type, queue or "
         "time of creation."
@@ -116,7 +115,7 @@ def query(
     conditions.extend(_places(where, lanes))
     if where.tag:
         add(
-            "EXISTS (SELECT 1 FROM json_each(j.tags) AS t"
+            "j.tags IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(j.tags) AS t"
             " JOIN json_each(?) AS w ON w.value = t.value)",
             json_text(sorted(where.tag)),
         )

@@ -160,7 +160,6 @@ class SQLiteStore:
             self._forked = False
         if threads is None:
             return
-        threads.wake.close()
         threads.writer.stop()
         await asyncio.shield(asyncio.wrap_future(threads.writer.ended))
 

@@ -131,6 +131,7 @@ class Writer:
         for reader in self._readers:
             reader.stop()
             reader.join()
+        self._wake.close()
         with self._inside:
             self._close()
         self.ended.set_result(None)
