@@ -19,7 +19,7 @@ _COMMANDS = {
     "serve": ("serve", "Run the HTTP API and a worker, in one process."),
     "worker": ("worker", "Run workers only."),
     "demo": ("demo", "Watch a few hundred jobs, failures and a killed worker; ends by itself."),
-    "enqueue": ("enqueue", "Have a job done: one from arguments, or many from NDJSON."),
+    "enqueue": ("enqueue", "Have a job done, or many from lines of JSON."),
     "jobs": ("jobs", "List jobs."),
     "show": ("jobs", "Show one job, whole."),
     "why": ("jobs", "Say in plain words why a job is not running."),

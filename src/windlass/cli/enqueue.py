@@ -61,9 +61,10 @@ def enqueue(
     wait_timeout: str | None,
     **given: Any,
 ) -> None:
-    """Have a job done: TYPE with arguments, checked against the task's signature.
+    """Have a job done, or many from lines of JSON.
 
-    A VALUE is taken as JSON where it is JSON, and as text otherwise. The id of the job goes to stdout.
+    The arguments of TYPE are checked against the task's signature. A VALUE is taken as JSON where
+    it is JSON, and as text otherwise. The id of the job goes to stdout.
     With --file each line is the arguments of one job of TYPE, as a JSON object; or, without TYPE, an
     object with "type", "payload" and options.
 

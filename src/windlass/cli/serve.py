@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+_BACKLOG = 2048
 _LAST_ANSWERS = 3
 """Seconds in which open connections may take their last answers."""
 
@@ -106,7 +107,6 @@ async def _serve(
     restore = handle_signals(governed)
     try:
         say(f"The app is {target}{how}.")
-        say(serving.greeting())
         await serving.run()
     finally:
         restore()
@@ -120,6 +120,8 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        # Who connects from now on waits in line until the server takes it.
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         where = f"{settings.host}:{settings.port}"
@@ -150,12 +152,14 @@ class _Serving:
             self.supervisor = make_supervisor(app, target, settings)
         elif not no_worker:
             self.worker = make_worker(app, target, settings)
+        self._supervising = False
         self._loop = asyncio.get_running_loop()
         self._asked = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until told to stop, or until a part of it ends by itself."""
         async with self.app:
+            say(self._greeting())
             api = self._make_api()
             http = _http_server(api)
             serving = asyncio.create_task(http.serve(sockets=[self.listener]))
@@ -177,10 +181,11 @@ class _Serving:
     async def _work(self) -> None:
         if self.worker is not None:
             await self.worker.run()
-        elif self.supervisor is not None:
-            await self.supervisor.run()
-        else:
+        elif self.supervisor is None:
             await self._asked.wait()
+        elif not self._asked.is_set():
+            self._supervising = True
+            await self.supervisor.run()
 
     def _make_api(self) -> ServerApp:
         from windlass.metrics import Metrics
@@ -228,10 +233,10 @@ class _Serving:
     def _parts(self) -> Iterator[Governed]:
         if self.worker is not None:
             yield self.worker
-        if self.supervisor is not None:
+        if self.supervisor is not None and self._supervising:
             yield self.supervisor
 
-    def greeting(self) -> str:
+    def _greeting(self) -> str:
         """What is served, and where."""
         host, port = self.listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -265,7 +270,7 @@ def _http_server(api: ServerApp) -> Server:
             log_level="warning",
             access_log=False,
             server_header=False,
-            backlog=2048,
+            backlog=_BACKLOG,
             limit_concurrency=2000,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=_LAST_ANSWERS,

@@ -47,7 +47,9 @@ def tail(
     seconds: str | None,
     as_json: bool,
 ) -> None:
-    """Follow what becomes of jobs, live. Ends with Ctrl-C.
+    """Follow what becomes of jobs, live.
+
+    Ends with Ctrl-C, or when the jobs named by --id have ended.
 
     \b
     windlass tail
