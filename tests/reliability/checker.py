@@ -82,10 +82,11 @@ def i4_executed(history: History) -> list[str]:
     """A completed job was started and finished, in the hand-out whose outcome was accepted."""
     started = {(fact.job, fact.fence) for fact in history.of(Kind.STARTED)}
     finished = {(fact.job, fact.fence) for fact in history.of(Kind.FINISHED)}
+    got_through = started & finished
     return [
         f"I4: {change.job} was completed by hand-out {change.fence}, which did not get through"
         for change in history.journal
-        if change.after is Status.COMPLETED and (change.job, change.fence) not in started & finished
+        if change.after is Status.COMPLETED and (change.job, change.fence) not in got_through
     ]
 
 
@@ -298,14 +299,15 @@ class _InFlight:
             for change in reversed(history.journal)
             if change.before is Status.PROCESSING
         }
-        self._spans = [
-            (fact.at, settled.get((fact.job, fact.fence), inf), fact.worker)
-            for fact in history.of(Kind.STARTED)
-        ]
+        self._spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for fact in history.of(Kind.STARTED):
+            end = settled.get((fact.job, fact.fence), inf)
+            self._spans[fact.worker].append((fact.at, end))
 
     def during(self, since: float, until: float, worker: str | None) -> int:
         """At any moment of this time; of one worker, or of all."""
         return sum(
-            start <= until and end > since and worker in (None, of)
-            for start, end, of in self._spans
+            start <= until and end > since
+            for of in (self._spans if worker is None else (worker,))
+            for start, end in self._spans.get(of, ())
         )

@@ -23,5 +23,6 @@ def reports(torture: bool, request: pytest.FixtureRequest) -> Iterator[Reports]:
     reports = Reports()
     yield reports
     # A part of the tests writes no report: it would replace the whole one.
-    if torture and not request.config.option.keyword and len(request.config.args) == 1:
+    whole = "tests/reliability" in request.config.args and not request.config.option.keyword
+    if torture and whole:
         reports.write(ROOT / "docs" / "reports" / "torture.md", "make torture")

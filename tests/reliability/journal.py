@@ -16,7 +16,17 @@ from typing import NamedTuple
 
 from windlass.job import Status
 
-__all__ = ["Change", "Row", "attach", "changes", "connect", "rows", "states", "unsound"]
+__all__ = [
+    "Change",
+    "Row",
+    "attach",
+    "changes",
+    "connect",
+    "rows",
+    "states",
+    "unfinished",
+    "unsound",
+]
 
 _STATUSES = tuple(Status)
 """By the code in the column ``status``."""
@@ -106,6 +116,12 @@ def rows(path: Path) -> dict[str, Row]:
             " result FROM jobs"
         ).fetchall()
     return {job: Row(job, _STATUSES[status], *rest) for job, status, *rest in found}
+
+
+def unfinished(path: Path) -> set[str]:
+    """The jobs that have not ended."""
+    with connect(path) as db:
+        return {job for (job,) in db.execute("SELECT id FROM jobs WHERE status < 3")}
 
 
 def states(path: Path) -> dict[int, str]:

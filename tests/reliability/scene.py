@@ -246,13 +246,11 @@ class Scene:
         """Wait until these jobs, or all, have ended; how many seconds it took."""
         chosen = None if ids is None else set(ids)
 
-        def final() -> bool:
-            rows = journal.rows(self.store)
-            return all(
-                row.status in FINAL for row in rows.values() if chosen is None or row.id in chosen
-            )
+        def ended() -> bool:
+            unfinished = journal.unfinished(self.store)
+            return unfinished.isdisjoint(chosen) if chosen is not None else not unfinished
 
-        return self.until("every job ends", final, within)
+        return self.until("every job ends", ended, within)
 
     def history(self) -> History:
         """What happened so far."""
