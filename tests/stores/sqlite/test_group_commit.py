@@ -192,7 +192,8 @@ async def test_the_counts_are_right_after_everything_at_once(
 CROWD = """
 import asyncio, sys
 from tests.stores.support import *
-from windlass.stores.sqlite import SQLiteStore
+from windlass.stores.sqlite import SQLiteStore, writer
+writer._CHECKPOINT_AFTER = 1  # as often as can be: they must not meet a writer
 async def main():
     store = SQLiteStore(sys.argv[1], durability="normal")
     await store.open()

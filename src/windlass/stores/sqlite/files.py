@@ -89,25 +89,24 @@ def _check_present(path: str) -> None:
 
 def connect(path: str) -> sqlite3.Connection:
     """The connection that writes; to be used by one thread, with the process lock held."""
-    db = _connect(path, "rw")
-    # The writer waits for others on its own (fairly, and for as long as it likes); this is for the
-    # short moments in which another connection recovers or closes.
-    db.execute("PRAGMA busy_timeout = 1000")
-    db.execute("PRAGMA wal_autocheckpoint = 0")
-    db.execute("PRAGMA journal_size_limit = 16777216")
-    db.execute("PRAGMA cache_size = -16000")
-    return db
+    return _connect(
+        path,
+        "rw",
+        # The writer waits for others on its own (fairly, and for as long as it likes); this is for
+        # the short moments in which another connection recovers or closes.
+        "busy_timeout = 1000",
+        "wal_autocheckpoint = 0",
+        "journal_size_limit = 16777216",
+        "cache_size = -16000",
+    )
 
 
 def connect_reader(path: str) -> sqlite3.Connection:
     """A connection that cannot write."""
-    db = _connect(path, "ro")
-    db.execute("PRAGMA busy_timeout = 5000")
-    db.execute("PRAGMA query_only = ON")
-    return db
+    return _connect(path, "ro", "busy_timeout = 5000", "query_only = ON")
 
 
-def _connect(path: str, mode: str) -> sqlite3.Connection:
+def _connect(path: str, mode: str, *settings: str) -> sqlite3.Connection:
     db = sqlite3.connect(
         f"file:{quote(path)}?mode={mode}",
         uri=True,
@@ -115,8 +114,12 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=_STATEMENTS_KEPT,
     )
-    db.execute("PRAGMA mmap_size = 0")
-    db.execute("PRAGMA foreign_keys = ON")
+    try:
+        for setting in (*settings, "mmap_size = 0", "foreign_keys = ON"):
+            db.execute(f"PRAGMA {setting}").fetchall()
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
