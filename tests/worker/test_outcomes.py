@@ -351,7 +351,7 @@ async def test_events_tell_of_each_run_and_how_long_it_took() -> None:
     (started,) = bench.of(JobStarted)
     assert (started.job.id, started.worker) == (job_id, worker.id)
     assert (ended.job.id, ended.status, ended.failure) == (job_id, Status.COMPLETED, None)
-    assert timedelta(seconds=0.02) <= ended.ran < timedelta(seconds=5)
+    assert timedelta(seconds=0.015) <= ended.ran < timedelta(seconds=5)
 
 
 async def test_a_recursion_without_end_is_a_failed_attempt() -> None:

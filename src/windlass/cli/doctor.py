@@ -29,7 +29,6 @@ _SKEW = timedelta(seconds=2)
 _EXTRAS = {
     "uvloop": "serves HTTP faster (windlass[fast])",
     "httptools": "serves HTTP faster (windlass[fast])",
-    "pebble": 'runs tasks with run_in="process" (windlass[process])',
     "watchfiles": "restarts on changes, --reload (windlass[reload])",
 }
 
