@@ -24,7 +24,6 @@ import msgspec
 
 from windlass.clock import Clock
 from windlass.crashpoints import crash_point
-from windlass.errors import StoreError
 from windlass.job import Claim, Token, WorkerId, WorkerInfo
 from windlass.store import Beat, Held, JobStore
 from windlass.worker.backoff import Backoff
@@ -185,7 +184,8 @@ class Heartbeat:
         sent = self._clock.monotonic()
         try:
             answer = await self._store.heartbeat(info)
-        except StoreError as error:
+        except Exception as error:
+            # Not only StoreError: whatever happens, the heart goes on, or the lease runs out.
             self._retry_in = self._backoff.failed(error)
             return False
         crash_point("mid-heartbeat")

@@ -83,6 +83,8 @@ class Presence:
         self._exit = exit
         self._clock = clock
         self._backoff = backoff
+        self._host = socket.gethostname()
+        self._version = windlass.__version__
         self._identity = _Identity()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._heartbeat: Heartbeat | None = None
@@ -186,9 +188,9 @@ class Presence:
         options = self._options
         return WorkerInfo(
             id=identity.id,
-            host=socket.gethostname(),
+            host=self._host,
             pid=os.getpid(),
-            version=windlass.__version__,
+            version=self._version,
             queues=None if options.queues is None else tuple(sorted(options.queues)),
             types=self._types,
             slots=self._slots,

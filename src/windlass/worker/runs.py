@@ -58,6 +58,7 @@ class Runs:
         self._due_in = due_in
         self._clock = clock
         self._rng = rng
+        self._some = asyncio.Event()
         self.completer: Completer
         self.resources: Any = None
         self.held: dict[Claim, Run] = {}
@@ -91,6 +92,7 @@ class Runs:
             if told and job.started_at is not None:
                 waited = job.started_at - job.ready_at
                 self._events.emit(JobStarted(job, self._worker(), waited))
+        self._some.set()
 
     async def _serve(self, run: Run, task: AnyTask, fetcher: Fetcher) -> None:
         outcome = await execute(run, task, self._callers[task.run_in])
@@ -112,9 +114,10 @@ class Runs:
         try:
             return settle(run.job, outcome, policy, self._rng.random())
         except Exception:
-            # An attribute of the user's exception may be code, and fail.
-            assert isinstance(outcome, Raised)
-            return settle(run.job, Raised(outcome.failure), policy, self._rng.random())
+            # An attribute of the user's exception, or a policy of his own, may be code that fails.
+            if isinstance(outcome, Raised):
+                outcome = Raised(outcome.failure)
+            return settle(run.job, outcome, RetryPolicy(), self._rng.random())
 
     def policy(self, job: Job) -> RetryPolicy:
         """What holds for *job*; the default for a type that is unknown here."""
@@ -179,6 +182,9 @@ class Runs:
     async def watch_deadlines(self, grace: float, found_stuck: Callable[[], None]) -> None:
         """End runs that take too long, for ever; tell of those that have not ended *grace* later."""
         while True:
+            self._some.clear()
+            if not self.active:
+                await self._some.wait()
             await asyncio.sleep(_TICK)
             now = self._clock.monotonic()
             overdue = [r for r in self.active if r.deadline is not None and r.deadline <= now]
