@@ -146,6 +146,7 @@ async def test_what_a_run_writes_after_it_lost_its_job_raises() -> None:
         await eventually(lambda: not worker._runs.held)
 
     assert len(seen) == 2
+    assert [event.operation for event in bench.of(AckStale)] == ["progress", "log"]
     assert (await bench.job(job_id)).progress is None
 
 

@@ -9,7 +9,7 @@ whatever is active is looked at ten times a second.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from random import Random
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from windlass.clock import Clock
 from windlass.context import Doors, Run
 from windlass.events import AckStale, EventBus, JobEnded, JobStarted
-from windlass.job import Claim, Job, JobId, WorkerId
+from windlass.job import Claim, Job, JobId, LogLine, WorkerId
 from windlass.lifecycle import Ack, Interrupted, Outcome, Raised, settle
 from windlass.retry import RetryPolicy
 from windlass.store import AckAnswer
@@ -67,7 +67,7 @@ class Runs:
         """Active ones that ignore their time-out."""
         self.handed_back = 0
         self.stale = 0
-        """Acks that were refused because the claim was no longer this worker's."""
+        """Writes that were refused because the claim was no longer this worker's."""
 
     # ------------------------------------------------------------------ the way of a run
 
@@ -77,7 +77,7 @@ class Runs:
         now = self._clock.monotonic()
         told = self._events.wants(JobStarted)
         for job in jobs:
-            run = Run(job, self._doors, self.resources)
+            run = Run(job, self, self.resources)
             self.held[job.claim] = run
             task = self._tasks.get(job.type)
             if task is None or not self._accepting():
@@ -132,8 +132,7 @@ class Runs:
             if ack.then.delay:
                 self._due_in(ack.then.delay.total_seconds())
             if answer == "stale":
-                self.stale += 1
-                self._events.emit(AckStale(run.job.id, self._worker(), "ack"))
+                self._refused(ack.claim, "ack")
             elif told:
                 self._events.emit(self._ended(run, ack))
         self._changed()
@@ -142,6 +141,23 @@ class Runs:
         change = ack.if_cancel_requested if run.ending == "cancelled" else ack.then
         ran = timedelta(seconds=run.ran)
         return JobEnded(run.job, self._worker(), change.status, ran, change.failure, change.reason)
+
+    # ------------------------------------------------------------------ the doors of runs
+
+    async def progress(self, claim: Claim, fraction: float | None, note: str | None) -> bool:
+        """As :meth:`windlass.store.JobStore.progress`; a refusal is counted."""
+        held = await self._doors.progress(claim, fraction, note)
+        return held or self._refused(claim, "progress")
+
+    async def log(self, claim: Claim, lines: Sequence[LogLine]) -> bool:
+        """As :meth:`windlass.store.JobStore.log`; a refusal is counted."""
+        held = await self._doors.log(claim, lines)
+        return held or self._refused(claim, "log")
+
+    def _refused(self, claim: Claim, operation: str) -> bool:
+        self.stale += 1
+        self._events.emit(AckStale(claim.id, self._worker(), operation))
+        return False
 
     # ------------------------------------------------------------------ ending runs early
 
