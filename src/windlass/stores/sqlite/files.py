@@ -97,7 +97,6 @@ def connect(path: str) -> sqlite3.Connection:
         "busy_timeout = 1000",
         "wal_autocheckpoint = 0",
         "journal_size_limit = 16777216",
-        "cache_size = -16000",
     )
 
 
