@@ -16,6 +16,10 @@ LEASE = 1.0
 FREEZE = 1.8 * LEASE
 PAUSE = (0.15, 0.5)
 """Seconds between two blows, at least and at most."""
+DOZERS = 0.15
+"""Share of workers that freeze by themselves when their first outcome is about to be stored."""
+MERCY = 0.5
+"""Share of frozen workers that are spared when a kill falls on them: dead ones are never late."""
 
 
 class Nemesis:
@@ -26,8 +30,9 @@ class Nemesis:
         self._rng = rng
         self._orders = orders
         self._started = 0
-        self.workers = [self._start(place) for place in range(count)]
+        self._dozers: list[Child] = []
         self._frozen: list[tuple[float, Child]] = []
+        self.workers = [self._start(place) for place in range(count)]
 
     def torment(self, seconds: float, freezes: float) -> None:
         """Strike for so long; *freezes* is the share of blows that freeze and do not kill."""
@@ -35,19 +40,31 @@ class Nemesis:
         while time.monotonic() < end:
             self._rest(self._rng.uniform(*PAUSE))
             place = self._rng.randrange(len(self.workers))
+            victim = self.workers[place]
+            frozen = any(child is victim for _, child in self._frozen)
             if self._rng.random() >= freezes:
-                self._kill(place)
-            elif not self._frozen:
-                victim = self.workers[place]
+                if not frozen or self._rng.random() >= MERCY:
+                    self._kill(place)
+            elif not self._frozen and victim not in self._dozers:
                 victim.freeze()
-                self._frozen.append((time.monotonic() + FREEZE, victim))
+                self._froze(victim)
+        self._thaw(lambda until: True)
+        while self._dozers:
+            self._rest(0.1)
         self._thaw(lambda until: True)
 
     def _rest(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while (now := time.monotonic()) < end:
+            for dozer in [dozer for dozer in self._dozers if dozer.frozen]:
+                dozer.froze()
+                self._froze(dozer)
             self._thaw(lambda until: until <= now)
             time.sleep(min(0.02, end - now))
+
+    def _froze(self, victim: Child) -> None:
+        self._dozers = [dozer for dozer in self._dozers if dozer is not victim]
+        self._frozen.append((time.monotonic() + FREEZE, victim))
 
     def _thaw(self, due: Callable[[float], bool]) -> None:
         for entry in [entry for entry in self._frozen if due(entry[0])]:
@@ -57,13 +74,20 @@ class Nemesis:
     def _kill(self, place: int) -> None:
         victim = self.workers[place]
         self._frozen = [entry for entry in self._frozen if entry[1] is not victim]
+        self._dozers = [dozer for dozer in self._dozers if dozer is not victim]
         victim.kill()
         self.workers[place] = self._start(place)
 
     def _start(self, place: int) -> Child:
         self._started += 1
-        queues = ["default", queue_of(place)]
-        return self._scene.worker(f"w{self._started}", queues=queues, lease=LEASE, **self._orders)
+        dozes = self._rng.random() < DOZERS
+        worker = self._scene.worker(
+            f"w{self._started}", queues=["default", queue_of(place)], lease=LEASE,
+            freeze_at_ack=dozes, **self._orders,
+        )  # fmt: skip
+        if dozes:
+            self._dozers.append(worker)
+        return worker
 
     def send_canaries(self) -> None:
         """Enqueue a job for each worker that no other one may run."""

@@ -33,6 +33,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     queues: list[str] | None = None
     concurrency: int = 8
     threads: int = 4
+    processes: int = 1
     lease: float = 1.0
     grace: float = 5.0
     drain: bool = False

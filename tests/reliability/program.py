@@ -89,6 +89,16 @@ def crunch(ctx: SyncContext, seconds: float) -> str:
     return value_of(ctx.fence)
 
 
+@app.task(name="grind", run_in="process")
+def grind(ctx: SyncContext, seconds: float) -> str:
+    """Take some time in a process of its own, on behalf of the worker that is its parent."""
+    of = label(orders.name, os.getppid())
+    ledger.note(Kind.STARTED, ctx.job.id, ctx.fence, worker=of)
+    time.sleep(seconds)
+    ledger.note(Kind.FINISHED, ctx.job.id, ctx.fence, worker=of)
+    return value_of(ctx.fence)
+
+
 @app.task(name="poison")
 async def poison(ctx: Context, how: str) -> None:
     """End the whole process, in one of the ways in which that happens."""
@@ -129,7 +139,7 @@ def worker_options() -> WorkerOptions:
         queues=None if orders.queues is None else frozenset(orders.queues),
         concurrency=orders.concurrency,
         threads=orders.threads,
-        processes=0,
+        processes=orders.processes,
         lease=lease,
         beat=lease / 4,
         check=lease / 5,
@@ -150,7 +160,7 @@ async def produce() -> None:
 
 async def _produce(count: int) -> None:
     for number in range(count):
-        task = crunch if number % 4 == 3 else work
+        task = grind if number % 40 == 39 else crunch if number % 4 == 3 else work
         job = new_job_id()
         ledger.note(Kind.TRIED, job)
         try:

@@ -61,12 +61,15 @@ class Child:
         self.scene.ledger.note(Kind.THAWED, worker=self.label)
         self.process.send_signal(signal.SIGCONT)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it is stopped, by whomever."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "T"
+
     def froze(self) -> None:
         """Wait for it to freeze itself."""
-        stat = Path(f"/proc/{self.process.pid}/stat")
-        self.scene.until(
-            "it freezes", lambda: stat.read_text().rpartition(")")[2].split()[0] == "T"
-        )
+        self.scene.until("it freezes", lambda: self.frozen)
         self.scene.ledger.note(Kind.STOPPED, worker=self.label)
 
     def died(self) -> None:
