@@ -210,6 +210,17 @@ async def test_suspects_are_handed_out_only_when_wanted(store: Store, clock: Fak
     assert in_quarantine[0].suspect
 
 
+async def test_suspects_too_come_by_rank(store: Store, clock: FakeClock) -> None:
+    behind, usual, first = [
+        await suspect(store, clock, priority=priority) for priority in (-1, 0, 1)
+    ]
+
+    [one] = await claim(store, 1, suspects=True)
+    rest = await claim(store, 10, suspects=True)
+
+    assert [job.id for job in (one, *rest)] == [first.id, usual.id, behind.id]
+
+
 async def test_one_crash_makes_no_suspect(store: Store) -> None:
     await insert_one(store)
     job = await claim_one(store)
@@ -253,6 +264,22 @@ async def test_a_worker_that_was_declared_dead_gets_nothing(store: Store) -> Non
     await store.leave(WorkerId("w1"), died=True)
 
     assert await hand_out(store, worker="w1") == HandOut([])
+
+
+async def test_a_worker_that_was_declared_dead_gets_nothing_from_any_store(place: Place) -> None:
+    one, two = place.connect(), place.connect()
+    await one.open()
+    try:
+        await insert_one(one)
+        await register(one, "w1")
+        await one.leave(WorkerId("w1"), died=True)
+        await two.open()
+        try:
+            assert await hand_out(two, worker="w1") == HandOut([])
+        finally:
+            await two.close()
+    finally:
+        await one.close()
 
 
 async def test_a_worker_whose_lease_ran_out_is_not_dead_until_declared(
@@ -421,6 +448,24 @@ async def test_a_rate_holds_across_workers_and_stores(place: Place, clock: FakeC
         assert await claim(two, 10, worker="w2") == []
         clock.advance(MINUTE)
         assert len(await claim(two, 10, worker="w2")) == 1
+    finally:
+        await two.close()
+        await one.close()
+
+
+async def test_a_queue_and_a_type_of_one_name_have_rates_of_their_own(place: Place) -> None:
+    one, two = place.connect(), place.connect()
+    await one.open()
+    await two.open()
+    try:
+        rate = Rate(count=1, period=60)
+        await one.set_limits([queue_limit("mail", rate=rate), type_limit("mail", rate=rate)])
+        await one.insert([new_job("t", queue="mail"), new_job("mail", queue="default")])
+
+        of_queue = await claim(one, 10, worker="w1", queues=("mail",))
+        of_type = await claim(two, 10, worker="w2", types=("mail",), queues=("default",))
+
+        assert (len(of_queue), len(of_type)) == (1, 1)
     finally:
         await two.close()
         await one.close()
