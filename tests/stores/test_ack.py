@@ -296,6 +296,15 @@ async def test_two_that_come_back_at_once_share_no_key(store: Store) -> None:
     assert [job.unique_key for job in await all_jobs(store)] == ["k", None]
 
 
+@pytest.mark.parametrize("status", sorted(FINAL))
+async def test_an_end_that_counts_takes_a_key_that_is_free(store: Store, status: Status) -> None:
+    job = await job_in(store, status, unique=Unique("k", WAITING | {status}))
+
+    assert job.unique_key == "k"
+    [again] = await store.insert([new_job(unique=Unique("k"))])
+    assert (again.job.id, again.duplicate) == (job.id, True)
+
+
 async def test_an_end_that_counts_meets_a_taken_key_without_harm(store: Store) -> None:
     held = await start_one(store, unique=Unique("k", WAITING | FINAL))
     await insert_one(store, unique=Unique("k"))

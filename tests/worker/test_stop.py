@@ -252,7 +252,7 @@ async def test_a_stop_before_the_start_and_during_registration_ends_it_at_once()
     async def work() -> None:
         raise AssertionError("started")
 
-    await bench.put(work)
+    job_id = await bench.put(work)
     early = bench.worker()
     early.stop()
     await soon(early.run())
@@ -266,6 +266,9 @@ async def test_a_stop_before_the_start_and_during_registration_ends_it_at_once()
     await eventually(lambda: bool(bench.store.beats))
     waiting.stop()
     await soon(run)
+
+    job = await bench.job(job_id)
+    assert (job.status, job.fence) == (Status.PENDING, 0)
 
 
 async def test_a_worker_runs_once() -> None:
