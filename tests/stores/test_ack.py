@@ -233,6 +233,13 @@ async def test_a_job_that_has_started_expires_no_more(
     assert (await claim_one(store)).id == job.id
 
 
+@pytest.mark.parametrize("status", sorted(FINAL))
+async def test_a_job_that_has_run_to_its_end_has_no_expiry(store: Store, status: Status) -> None:
+    job = await job_in(store, status, expires=MINUTE)
+
+    assert job.expires_at is None
+
+
 async def test_a_job_handed_back_before_its_start_still_expires(
     store: Store, clock: FakeClock
 ) -> None:

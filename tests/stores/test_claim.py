@@ -141,6 +141,35 @@ async def test_equal_ranks_come_in_order_of_insertion(store: Store, clock: FakeC
     assert [job.id for job in await claim(store, 10)] == [first.id, second.id]
 
 
+async def test_a_retry_takes_its_place_by_the_time_it_became_due(
+    store: Store, clock: FakeClock
+) -> None:
+    retried = await insert_one(store)
+    job = await claim_one(store)
+    await ack(store, ack_with(job, Change(Status.SCHEDULED, delay=10 * SECOND)))
+    clock.advance(5 * SECOND)
+    meanwhile = await insert_one(store)
+    clock.advance(5 * SECOND)
+    await store.promote(EVERYTHING)
+
+    assert [job.id for job in await claim(store, 10)] == [meanwhile.id, retried.id]
+
+
+@pytest.mark.parametrize("status", [Status.SCHEDULED, Status.FAILED])
+async def test_what_a_person_retries_takes_its_place_by_the_time_of_that(
+    store: Store, clock: FakeClock, status: Status
+) -> None:
+    retried = await job_in(store, status)
+    clock.advance(SECOND)
+    before = await insert_one(store)
+    clock.advance(SECOND)
+    await store.retry([retried.id])
+    clock.advance(SECOND)
+    after = await insert_one(store)
+
+    assert [job.id for job in await claim(store, 10)] == [before.id, retried.id, after.id]
+
+
 async def test_the_lowest_ranks_come_first_across_claims_and_lanes(store: Store) -> None:
     lanes = [("a", "t"), ("b", "t"), ("a", "u"), ("b", "u")]
     batch = [
