@@ -1,4 +1,5 @@
-"""Does to workers what the world does: kills them and freezes them, at moments that a seed decides."""
+"""Does to workers what the world does, at moments that a seed decides: kills them, freezes them, and
+replaces them by newer ones."""
 
 from __future__ import annotations
 
@@ -16,6 +17,8 @@ LEASE = 1.0
 FREEZE = 1.8 * LEASE
 PAUSE = (0.15, 0.5)
 """Seconds between two blows, at least and at most."""
+FREEZES, ROLLS = 0.25, 0.15
+"""Shares of the blows that freeze a worker, and that replace it in good order; the others kill."""
 DOZERS = 0.15
 """Share of workers that freeze by themselves when their first outcome is about to be stored."""
 MERCY = 0.5
@@ -32,26 +35,39 @@ class Nemesis:
         self._started = 0
         self._dozers: list[Child] = []
         self._frozen: list[tuple[float, Child]] = []
+        self._leaving: list[Child] = []
         self.workers = [self._start(place) for place in range(count)]
 
-    def torment(self, seconds: float, freezes: float) -> None:
-        """Strike for so long; *freezes* is the share of blows that freeze and do not kill."""
+    def torment(self, seconds: float) -> None:
+        """Strike for so long, then let everybody go on."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self._rest(self._rng.uniform(*PAUSE))
-            place = self._rng.randrange(len(self.workers))
-            victim = self.workers[place]
-            frozen = any(child is victim for _, child in self._frozen)
-            if self._rng.random() >= freezes:
-                if not frozen or self._rng.random() >= MERCY:
-                    self._kill(place)
-            elif not self._frozen and victim not in self._dozers:
-                victim.freeze()
-                self._froze(victim)
+            self._strike(self._rng.randrange(len(self.workers)), self._rng.random())
         self._thaw(lambda until: True)
         while self._dozers:
             self._rest(0.1)
         self._thaw(lambda until: True)
+
+    def _strike(self, place: int, roll: float) -> None:
+        victim = self.workers[place]
+        frozen = any(child is victim for _, child in self._frozen)
+        dozes = any(child is victim for child in self._dozers)
+        if roll < FREEZES:
+            if not self._frozen and not dozes:
+                victim.freeze()
+                self._froze(victim)
+        elif roll < FREEZES + ROLLS:
+            if not frozen and not dozes:
+                victim.process.terminate()
+                self._leaving.append(victim)
+                self.workers[place] = self._start(place)
+        elif not frozen or self._rng.random() >= MERCY:
+            self._kill(place)
+
+    def release(self) -> list[int]:
+        """Wait for those that were replaced; their exit codes."""
+        return [worker.ended() for worker in self._leaving]
 
     def _rest(self, seconds: float) -> None:
         end = time.monotonic() + seconds
