@@ -45,7 +45,7 @@ def test_no_promise_is_broken_by_kills_freezes_and_replacements(
 
         history = scene.history()
         reports.add(
-            f"Chaos on SQLite: {WORKERS} workers, SIGKILL, SIGSTOP and SIGTERM for {seconds:g} s, seed {seed}",
+            f"Chaos on SQLite: SIGKILL, SIGSTOP and SIGTERM for {seconds:g} s, seed {seed}",
             count(history)._asdict()
             | {"replaced": len(exit_codes) - WORKERS, "drained in s": round(drained_in, 1)},
             violations := check(history) + journal.unsound(scene.store),
