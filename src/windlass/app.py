@@ -30,6 +30,7 @@ from windlass.handles import JobHandle, SyncJobHandle
 from windlass.job import Limit, Retention
 from windlass.limits import Rate
 from windlass.load import is_loading, target_of
+from windlass.observed import observed
 from windlass.options import check_name, job_id
 from windlass.portal import Portal
 from windlass.retry import RetryPolicy
@@ -85,6 +86,7 @@ class Windlass(TaskDeclarations[Res]):
         self.clock = clock or SystemClock()
         self.registry = Registry()
         self.events = EventBus()
+        self._logs_events = False
         self._limits: dict[tuple[str, str], Limit] = {}
         """Declared, by (scope, name)."""
         self._lock = threading.Lock()
@@ -92,8 +94,8 @@ class Windlass(TaskDeclarations[Res]):
         self._portal: Portal | None = None
         self._control: Control | None = None
         self._inherited: list[Store] = []
-        self._made = self._make_store()
-        self.use_store(self._made)
+        self.use_store(self._make_store())
+        self._made = self.store
         _APPS.add(self)
 
     # ---------------------------------------------------------------- declaring
@@ -188,10 +190,20 @@ class Windlass(TaskDeclarations[Res]):
 
     # ---------------------------------------------------------------- working
 
+    def log_events(self) -> None:
+        """Have failures and what workers do logged by the loggers ``windlass.*``, and each step of
+        every job as well if ``windlass.jobs`` logs DEBUG by now. Making a worker does so, too."""
+        if not self._logs_events:
+            from windlass.logs import attach_logging
+
+            self._logs_events = True
+            attach_logging(self.events)
+
     def worker(self, options: WorkerOptions | None = None) -> Worker:
         """A worker for this app's tasks, to be run by ``await worker.run()`` while the app is open."""
         from windlass.worker import Worker
 
+        self.log_events()
         lifespan = self.lifespan
         return Worker(
             self.store,
@@ -267,8 +279,8 @@ class Windlass(TaskDeclarations[Res]):
 
     def use_store(self, store: Store) -> None:
         """Keep jobs in *store* from now on; it is opened at its first use. For tests and tools."""
-        self.store = store
-        self.client = Client(store, self.registry, self.events, prepare=self.open)
+        self.store = observed(store, self.events, self.clock)
+        self.client = Client(self.store, self.registry, self.events, prepare=self.open)
         self._control = None
 
     async def _open(self, flight: Future[None]) -> None:
@@ -305,8 +317,8 @@ class Windlass(TaskDeclarations[Res]):
         if self.store is self._made:
             # Kept alive: collecting it would close connections that are the parent's.
             self._inherited.append(self._made)
-            self._made = self._make_store()
-            self.use_store(self._made)
+            self.use_store(self._make_store())
+            self._made = self.store
 
     def __repr__(self) -> str:
         return f"<Windlass with {len(self.registry.tasks())} tasks>"

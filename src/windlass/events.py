@@ -25,6 +25,7 @@ __all__ = [
     "JobStarted",
     "LoopStalled",
     "Outcome",
+    "StoreAnswered",
     "StoreFailed",
     "StoreRecovered",
     "SuspectsWait",
@@ -126,6 +127,13 @@ class LoopStalled(Event, frozen=True):
     worker: WorkerId
     blocked: timedelta
     stacks: str
+
+
+class StoreAnswered(Event, frozen=True):
+    """A store did what it was asked, in ``took`` seconds."""
+
+    operation: str
+    took: float
 
 
 class StoreFailed(Event, frozen=True):

@@ -165,7 +165,21 @@ def _background_failed(event: BackgroundFailed) -> None:
 
 
 def _emit(logger: logging.Logger, level: int, event: str, fields: Mapping[str, object]) -> None:
-    logger.log(level, event, extra={"event": event, "fields": fields})
+    logger.log(level, _Message(event, fields), extra={"event": event, "fields": fields})
+
+
+class _Message:
+    """What a record says where our formatters are not set up: the event with its fields."""
+
+    __slots__ = ("_event", "_fields")
+
+    def __init__(self, event: str, fields: Mapping[str, object]) -> None:
+        self._event = event
+        self._fields = fields
+
+    def __str__(self) -> str:
+        short = (item for item in self._fields.items() if item[0] != "error.stack")
+        return " ".join([self._event, *(f"{key}={_quoted(value)}" for key, value in short)])
 
 
 def _of(job: Job) -> dict[str, object]:
@@ -212,17 +226,21 @@ class _Formatter(logging.Formatter):
 
     def head(self, record: logging.LogRecord) -> dict[str, object]:
         at = datetime.fromtimestamp(record.created, UTC)
-        event = getattr(record, "event", None)
-        message = record.getMessage()
+        event = _event_of(record)
         head: dict[str, object] = {
             "ts": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
-            "event": event if isinstance(event, str) else "log",
+            "event": event or "log",
             "logger": record.name,
         }
-        if message != event:
-            head["message"] = message
+        if event is None:
+            head["message"] = record.getMessage()
         return head
+
+
+def _event_of(record: logging.LogRecord) -> str | None:
+    """The name of the event that *record* tells of; None: it is a line of somebody else's."""
+    return record.msg._event if isinstance(record.msg, _Message) else None
 
 
 class JsonFormatter(_Formatter):
@@ -255,7 +273,8 @@ class ConsoleFormatter(_Formatter):
         rest = " ".join(
             self._painted(f"{key}=", "2") + _quoted(value) for key, value in fields.items()
         )
-        text = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {level} {escaped(record.getMessage())}"
+        said = _event_of(record) or escaped(record.getMessage())
+        text = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {level} {said}"
         line = f"{text}  {rest}" if rest else text
         if stack:
             line += "".join("\n    " + escaped(each) for each in str(stack).rstrip().split("\n"))

@@ -24,6 +24,7 @@ from windlass.events import (
     JobEnqueued,
     JobStarted,
     LoopStalled,
+    StoreAnswered,
     StoreFailed,
 )
 from windlass.job import Job, Lane, Stats, Status, WorkerInfo
@@ -45,6 +46,7 @@ _RUN_BUCKETS = (
 _WAIT_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 21600, 86400,
 )  # fmt: skip
+_STORE_BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 10)
 _WORKER_STATES = ("running", "quiet", "stopping", "stalled")
 
 
@@ -90,6 +92,10 @@ class Metrics:
             "windlass_job_wait_seconds", "From ready to started.", by_lane, buckets=_WAIT_BUCKETS,
             registry=own,
         )  # fmt: skip
+        self._store_took = Histogram(
+            "windlass_store_operation_seconds", "How long operations of the store took.",
+            ["operation"], buckets=_STORE_BUCKETS, registry=own,
+        )  # fmt: skip
         self._store_errors = Counter(
             "windlass_store_errors", "Store operations that failed.", ["operation"], registry=own
         )
@@ -114,6 +120,7 @@ class Metrics:
             events.subscribe(JobEnqueued, self._on_enqueued),
             events.subscribe(JobStarted, self._on_started),
             events.subscribe(JobEnded, self._on_ended),
+            events.subscribe(StoreAnswered, self._on_store_answered),
             events.subscribe(StoreFailed, self._on_store_failed),
             events.subscribe(AckStale, self._on_stale),
             events.subscribe(LoopStalled, lambda _: self._stalls.inc()),
@@ -153,6 +160,9 @@ class Metrics:
     def _on_ended(self, event: JobEnded) -> None:
         self._child(self._finished, event.job, event.outcome).inc()
         self._child(self._run, event.job).observe(_seconds(event.ran))
+
+    def _on_store_answered(self, event: StoreAnswered) -> None:
+        self._store_took.labels(event.operation).observe(event.took)
 
     def _on_store_failed(self, event: StoreFailed) -> None:
         self._store_errors.labels(event.operation).inc()

@@ -34,6 +34,7 @@ from windlass.errors import ConfigError, TaskSignal
 from windlass.events import JobEnded
 from windlass.job import Job, JobFilter, JobId, Limit
 from windlass.middleware import Next
+from windlass.observed import plain
 from windlass.stores.memory import MemoryStore
 from windlass.worker import Worker, WorkerOptions
 
@@ -174,9 +175,10 @@ def _worker(app: Windlass[Any], errors: list[BaseException] | None) -> Worker:
 
 
 def _memory_of(app: Windlass[Any]) -> MemoryStore:
-    if not isinstance(app.store, MemoryStore):
+    store = plain(app.store)
+    if not isinstance(store, MemoryStore):
         raise ConfigError("The app's jobs are not in memory: use `with in_memory(app):` first.")
-    return app.store
+    return store
 
 
 def _at_once(answer: Coroutine[Any, Any, T]) -> T:

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from tests.observability.facts import SECRET, W1, a_job, ended, enqueued, started
+from windlass import Windlass
 from windlass.context import Run, running
 from windlass.errors import ConfigError
 from windlass.events import (
@@ -31,6 +32,7 @@ from windlass.events import (
 from windlass.job import Status
 from windlass.logs import Format, JobContextFilter, attach_logging, configure_logging
 from windlass.stores.memory import MemoryStore
+from windlass.worker.options import WorkerOptions
 
 EVERY_EVENT: list[Event] = [
     enqueued(),
@@ -268,3 +270,34 @@ def test_unknown_formats_and_levels_are_refused() -> None:
         configure_logging("xml")  # type: ignore[arg-type] # what it is to refuse
     with pytest.raises(ConfigError, match="choose debug, info"):
         configure_logging("json", "loud")
+
+
+async def test_a_failure_is_told_whole_by_whatever_logging_the_program_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = Windlass("memory:")
+
+    @app.task(max_attempts=1)
+    async def divide(by: int) -> float:
+        return 1 / by
+
+    async with app:
+        job = await divide.enqueue(0)
+        await app.worker(WorkerOptions(drain=True)).run()
+
+    (said,) = [record for record in caplog.records if record.name == "windlass.jobs"]
+    assert said.levelname == "WARNING"
+    assert said.getMessage().startswith(f"job.failed job_id={job.id} task=divide queue=default")
+    assert "error.type=ZeroDivisionError" in said.getMessage()
+
+
+async def test_two_workers_of_one_app_log_each_failure_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = Windlass("memory:")
+    app.worker()
+    app.worker()
+
+    app.events.emit(ended(Status.FAILED, error="boom"))
+
+    assert len(caplog.records) == 1

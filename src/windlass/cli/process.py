@@ -62,10 +62,10 @@ def work_options(command: F) -> F:
 
 def set_up_logs(settings: Settings, app: Windlass[Any]) -> None:
     """Log to stderr as the settings say."""
-    from windlass.logs import attach_logging, configure_logging
+    from windlass.logs import configure_logging
 
     configure_logging(settings.log_format, settings.log_level)  # type: ignore[arg-type] # checked
-    attach_logging(app.events)
+    app.log_events()
 
 
 def worker_command(target: str, settings: Settings, *more: str) -> list[str]:
