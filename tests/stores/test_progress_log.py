@@ -84,12 +84,13 @@ async def test_logs_are_read_on_from_where_one_was(store: Store) -> None:
 
 async def test_the_last_thousand_lines_are_kept(store: Store) -> None:
     job = await start_one(store)
-    for start in range(0, 1_200, 300):
+    for start in range(0, 1_500, 300):
         await store.log(job.claim, [line(str(start + number)) for number in range(300)])
 
     lines = await store.logs(job.id, limit=5_000)
 
-    assert [each.message for each in lines] == [str(number) for number in range(200, 1_200)]
+    assert [each.message for each in lines] == [str(number) for number in range(500, 1_500)]
+    assert [each.seq for each in lines] == [*range(501, 1_501)]
 
 
 async def test_lines_of_all_runs_stay_together(store: Store) -> None:

@@ -1,5 +1,7 @@
 """``reclaim`` and ``leave``: how workers are declared dead, and how their jobs come back."""
 
+from datetime import timedelta
+
 import pytest
 
 from tests.stores.support import (
@@ -73,12 +75,16 @@ async def test_nobody_declares_itself_dead(store: Store, clock: FakeClock) -> No
     assert (await beat(store, "w1", 1)).alive
 
 
-async def test_whoever_is_not_suspected_is_left_alone(store: Store, clock: FakeClock) -> None:
+@pytest.mark.parametrize("silence", [MINUTE, 48 * HOUR])
+async def test_whoever_is_not_suspected_is_left_alone(
+    store: Store, clock: FakeClock, silence: timedelta
+) -> None:
     await start_one(store, worker="w1")
-    clock.advance(MINUTE)
+    clock.advance(silence)
 
     assert await reclaim(store) == []
     assert await reclaim(store, (W3, 0)) == []
+    assert (await beat(store, "w1", 1)).alive
 
 
 async def test_somebody_who_is_no_worker_may_reclaim(store: Store, clock: FakeClock) -> None:
