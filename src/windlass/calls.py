@@ -137,7 +137,7 @@ class Task(TaskLike[P, R]):
         self.limit = limit
         """What all workers together may do with this type."""
         self.context_param = context_param
-        self.signature = Signature.of(function, context_param=context_param)
+        self.signature = Signature.of(function, context_param=context_param, type=type)
         self.doc = inspect.getdoc(function)
         self.home: Home | None = None
 

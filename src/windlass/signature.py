@@ -63,6 +63,7 @@ class Signature:
         "_positional_only",
         "_result",
         "_return",
+        "_type",
     )
 
     def __init__(
@@ -72,8 +73,10 @@ class Signature:
         extra: inspect.Parameter | None,
         returns: Any,
         max_bytes: int,
+        type: str,
     ) -> None:
         self._function = function
+        self._type = type
         self._parameters = parameters
         self._names = tuple(parameters)
         self._positional_only = tuple(
@@ -92,8 +95,11 @@ class Signature:
         *,
         context_param: str | None = None,
         max_bytes: int = codec.MAX_BYTES,
+        type: str | None = None,
     ) -> Signature:
         """Read the signature of *function*, leaving out its parameter *context_param*.
+
+        Errors call the task by its *type*, if that is not the function's name.
 
         Annotations that name what is not defined yet are resolved at the first use.
 
@@ -101,19 +107,20 @@ class Signature:
             TaskError: the function takes ``*args``, or an annotation has no JSON form.
         """
         spec = inspect.signature(function)
+        called = type or _name(function)
         parameters: dict[str, inspect.Parameter] = {}
         extra = None
         for name, parameter in spec.parameters.items():
             if parameter.kind is parameter.VAR_POSITIONAL:
                 raise TaskError(
-                    f"Task {_name(function)} takes *{name}, but a payload is an object of named "
+                    f"Task {called} takes *{name}, but a payload is an object of named "
                     f"arguments: take a list instead, such as `{name}: list[str]`."
                 )
             if parameter.kind is parameter.VAR_KEYWORD:
                 extra = parameter
             elif name != context_param:
                 parameters[name] = parameter
-        self = cls(function, parameters, extra, spec.return_annotation, max_bytes)
+        self = cls(function, parameters, extra, spec.return_annotation, max_bytes, called)
         try:
             self._plan = self._resolve()
         except _UnresolvedError:
@@ -169,7 +176,7 @@ class Signature:
             # Not only msgspec's errors: a type of the user's may fail as it likes while it is built.
             self._decode_fields(plan, raw)
             raise PayloadError(
-                f"The payload does not fit {_name(self._function)}: {codec.safe_text(error, 500)}"
+                f"The payload does not fit {self._type}: {codec.safe_text(error, 500)}"
             ) from None
         arguments = {}
         for name in self._names:
@@ -189,7 +196,7 @@ class Signature:
         except Exception as error:
             # As in decode().
             raise ResultError(
-                f"The stored result does not fit the return annotation of {_name(self._function)}: "
+                f"The stored result does not fit the return annotation of {self._type}: "
                 f"{codec.safe_text(error, 500)}. Correct the annotation, or the value returned."
             ) from None
 
@@ -299,9 +306,7 @@ class Signature:
 
     def _error(self, problems: list[FieldError]) -> PayloadError:
         text = "; ".join(f"{p.pointer or 'it'} {p.detail.rstrip('.')}" for p in problems[:10])
-        return PayloadError(
-            f"The payload does not fit task {_name(self._function)}: {text}.", tuple(problems)
-        )
+        return PayloadError(f"The payload does not fit task {self._type}: {text}.", tuple(problems))
 
     # ------------------------------------------------------------ annotations
 
@@ -322,7 +327,7 @@ class Signature:
         return _Plan(hints, decoders, extra, struct, decode)
 
     def _decoder(self, name: str, annotation: Any) -> tuple[Any, msgspec.json.Decoder[Any]]:
-        where = f"parameter {name!r} of task {_name(self._function)}"
+        where = f"parameter {name!r} of task {self._type}"
         try:
             hint = resolve(annotation, self._function)
             decoder = msgspec.json.Decoder(hint, dec_hook=codec.decode_hook)

@@ -199,6 +199,16 @@ async def test_raw_json_under_one_key_is_one_job() -> None:
     assert (await add.options(key="k").enqueue(1)).duplicate
 
 
+async def test_a_refusal_names_the_task_as_its_jobs_do() -> None:
+    app = Windlass("memory:")
+
+    @app.task(name="mail.welcome")
+    async def welcome(to: str) -> None: ...
+
+    with pytest.raises(PayloadError, match=r"does not fit task mail\.welcome"):
+        await app.client.submit("mail.welcome", b'{"to":1}')
+
+
 @pytest.mark.parametrize("payload", [b"", b"[]", b'{"a":"x"}', b'{"b":1}', b'{"a":1,"c":2}'])
 async def test_raw_json_that_does_not_fit_is_refused(payload: bytes) -> None:
     with pytest.raises(PayloadError):
