@@ -375,3 +375,30 @@ with store._threads.writer._lock.held():
     print(pid, flush=True)
     time.sleep(60)
 """
+
+
+async def test_nothing_is_accepted_into_a_file_that_was_deleted_under_the_store(
+    store: SQLiteStore, path: Path
+) -> None:
+    await insert_one(store)
+    path.unlink()
+
+    with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+        await insert_one(store)
+    with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+        await store.info()
+
+
+async def test_a_replaced_file_is_noticed_and_one_that_comes_back_is_used_again(
+    store: SQLiteStore, path: Path
+) -> None:
+    await insert_one(store)
+    path.rename(path.with_name("aside.db"))
+    path.write_bytes(b"")
+
+    with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+        await insert_one(store)
+
+    path.with_name("aside.db").replace(path)
+    await insert_one(store)
+    assert len(await all_jobs(store)) == 2

@@ -20,8 +20,8 @@ from windlass.errors import SchemaMismatch, StoreInvalid, StoreUnavailable
 from windlass.stores.sqlite.sql import migrations
 
 __all__ = [
-    "SCHEMA", "Space", "connect", "connect_reader", "file_system", "migrate",
-    "prepare", "wal_bytes",
+    "SCHEMA", "Space", "connect", "connect_reader", "file_system", "identity", "migrate",
+    "must_be_in_place", "prepare", "wal_bytes",
 ]  # fmt: skip
 
 SCHEMA: Final = len(migrations())
@@ -84,6 +84,24 @@ def _check_present(path: str) -> None:
     if not os.access(path, os.R_OK | os.W_OK):
         raise StoreUnavailable(
             f"{path!r} may not be read and written by this user: change its owner or its mode."
+        )
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Which file it is that bears the name *path* now; None when there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def must_be_in_place(path: str, opened: tuple[int, int] | None) -> None:
+    """SQLite goes on with a file that was deleted or replaced, and what it writes there is lost."""
+    if identity(path) != opened:
+        raise StoreUnavailable(
+            f"{path!r} was deleted or replaced while it was in use: stop all programs that use it, "
+            "put the right file in its place, then start them again."
         )
 
 

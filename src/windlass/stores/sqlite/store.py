@@ -310,6 +310,7 @@ class SQLiteStore:
     # ------------------------------------------------------------------ the file
 
     async def info(self) -> StoreInfo:
+        files.must_be_in_place(self.path, (await self._opened()).writer.file)
         schema: int = await self._read(_schema)
         wal = files.wal_bytes(self.path)
         return StoreInfo(

@@ -22,7 +22,14 @@ from windlass.clock import Clock
 from windlass.errors import Closed, StoreFull, StoreUnavailable
 from windlass.store import Notice
 from windlass.stores.sqlite.book import Book
-from windlass.stores.sqlite.files import Space, connect, migrate, wal_bytes
+from windlass.stores.sqlite.files import (
+    Space,
+    connect,
+    identity,
+    migrate,
+    must_be_in_place,
+    wal_bytes,
+)
 from windlass.stores.sqlite.fork import register_thread
 from windlass.stores.sqlite.lock import ProcessLock
 from windlass.stores.sqlite.reader import Reader
@@ -74,6 +81,8 @@ class Writer:
         self._prepare = prepare
         self._readers = readers
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
+        self.file: tuple[int, int] | None = None
+        """Which file was opened, as :func:`~windlass.stores.sqlite.files.identity` tells it."""
         self._synchronous = ""
         self._unsaved = 0
         self._wal_is_stuck = False
@@ -142,6 +151,7 @@ class Writer:
         try:
             with self._lock.held():
                 self._db = connect(self._path)
+                self.file = identity(self._path)
                 try:
                     self._patiently(lambda: migrate(self._db, self._path))
                 except BaseException:
@@ -235,6 +245,7 @@ class Writer:
             request.error = None  # of an attempt that was rolled back
         self._synchronize(any(each.durable for each in requests))
         with self._lock.held():
+            must_be_in_place(self._path, self.file)
             self._patiently(lambda: self._db.execute("BEGIN IMMEDIATE"))
             before = self._db.total_changes
             try:
@@ -285,6 +296,7 @@ class Writer:
             return
         try:
             with self._lock.held():
+                must_be_in_place(self._path, self.file)
                 self._checkpoint()
         except (sqlite3.Error, OSError, StoreUnavailable):
             # It is only put off: the log grows, and `_wal_is_stuck` watches how far.
