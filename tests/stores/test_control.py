@@ -85,6 +85,18 @@ async def test_a_job_waiting_for_its_retry_is_cancelled_and_keeps_its_errors(sto
     assert cancelled.errors == job.errors
 
 
+@pytest.mark.parametrize("status", [Status.SCHEDULED, Status.PENDING])
+async def test_a_key_chosen_for_cancelled_jobs_outlives_the_cancellation(
+    store: Store, status: Status
+) -> None:
+    job = await job_in(store, status, unique=Unique("k", WAITING | {Status.CANCELLED}))
+
+    await store.cancel([job.id], reason="operator")
+
+    assert (await get_one(store, job.id)).unique_key == "k"
+    assert (await store.insert([new_job(unique=Unique("k"))]))[0].duplicate
+
+
 async def test_cancel_answers_in_order_with_gaps(store: Store) -> None:
     one, two = await insert_one(store), await insert_one(store, delay=HOUR)
 

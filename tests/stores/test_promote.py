@@ -87,6 +87,17 @@ async def test_a_retry_comes_back_when_its_delay_is_over(store: Store, clock: Fa
     assert (again.id, again.failures, again.attempt) == (job.id, 1, 2)
 
 
+async def test_a_key_chosen_for_the_wait_is_free_afterwards(store: Store, clock: FakeClock) -> None:
+    unique = Unique("k", frozenset({Status.SCHEDULED}))
+    job = await insert_one(store, delay=MINUTE, unique=unique)
+    clock.advance(MINUTE)
+
+    await store.promote(10)
+
+    assert (job.unique_key, (await get_one(store, job.id)).unique_key) == ("k", None)
+    assert not (await store.insert([new_job(delay=MINUTE, unique=unique)]))[0].duplicate
+
+
 async def test_the_token_stays_on_what_was_promoted(store: Store, clock: FakeClock) -> None:
     held = await start_one(store)
     await end(store, held, raised())
@@ -145,6 +156,18 @@ async def test_expiries_have_a_limit_of_their_own(store: Store, clock: FakeClock
 
     assert [(each.promoted, each.expired) for each in (first, second, third)] == [
         (2, 2), (1, 1), (0, 0),
+    ]  # fmt: skip
+
+
+async def test_it_tells_that_more_has_expired_than_it_did(store: Store, clock: FakeClock) -> None:
+    await store.insert([new_job(expires=SECOND) for _ in range(3)])
+    await insert_one(store, expires=HOUR)
+    clock.advance(MINUTE)
+
+    first, second = [await store.promote(2) for _ in range(2)]
+
+    assert [(each.expired, each.next_due) for each in (first, second)] == [
+        (2, timedelta(0)), (1, None),
     ]  # fmt: skip
 
 

@@ -80,11 +80,13 @@ async def test_whoever_is_not_suspected_is_left_alone(
     store: Store, clock: FakeClock, silence: timedelta
 ) -> None:
     await start_one(store, worker="w1")
+    await register(store, "idle")
     clock.advance(silence)
 
     assert await reclaim(store) == []
     assert await reclaim(store, (W3, 0)) == []
     assert (await beat(store, "w1", 1)).alive
+    assert (await beat(store, "idle", 1)).alive
 
 
 async def test_somebody_who_is_no_worker_may_reclaim(store: Store, clock: FakeClock) -> None:
