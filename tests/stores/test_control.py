@@ -144,6 +144,22 @@ async def test_a_retry_starts_counting_anew(store: Store) -> None:
     assert len(after.errors) == 1
 
 
+async def test_a_retry_of_what_expired_gives_it_all_the_time(
+    store: Store, clock: FakeClock
+) -> None:
+    job = await insert_one(store, expires=MINUTE)
+    clock.advance(MINUTE)
+    await store.promote(EVERYTHING)
+
+    [retried] = await store.retry([job.id])
+    clock.advance(DAY)
+
+    assert retried.job is not None
+    assert (retried.job.status, retried.job.expires_at) == (Status.PENDING, None)
+    assert (await store.promote(EVERYTHING)).expired == 0
+    assert (await claim_one(store)).id == job.id
+
+
 async def test_a_retry_hurries_a_scheduled_job(store: Store, clock: FakeClock) -> None:
     held = await start_one(store)
     change = Change(Status.SCHEDULED, delay=HOUR, failure=LOST, counted=True, crashed=True)
