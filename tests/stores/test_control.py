@@ -174,6 +174,18 @@ async def test_a_retry_hurries_a_scheduled_job(store: Store, clock: FakeClock) -
     assert (after.failures, after.crashes, after.token) == (1, 1, None)
 
 
+async def test_a_scheduled_job_that_is_hurried_expires_no_more(
+    store: Store, clock: FakeClock
+) -> None:
+    job = await insert_one(store, delay=HOUR, expires=MINUTE)
+
+    await store.retry([job.id])
+    clock.advance(DAY)
+
+    assert (await store.promote(EVERYTHING)).expired == 0
+    assert (await claim_one(store)).id == job.id
+
+
 @pytest.mark.parametrize("status", [Status.PROCESSING, Status.PENDING])
 async def test_what_runs_or_may_run_is_skipped(store: Store, status: Status) -> None:
     job = await job_in(store, status)
