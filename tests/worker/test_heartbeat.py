@@ -330,6 +330,9 @@ async def test_registration_waits_for_a_store_that_is_away() -> None:
     async with bench.working():
         assert (await bench.until(job_id)).status is Status.COMPLETED
 
+    # The first incarnation that the store heard of is the one that worked.
+    assert bench.of(WorkerLost) == []
+
 
 async def test_a_lost_reply_to_a_beat_ends_nothing() -> None:
     bench = Bench()

@@ -110,6 +110,40 @@ async def test_a_lost_claim_among_many_is_told_to_its_holder_alone(store: SQLite
     assert await store.check() == []
 
 
+async def test_a_refusal_that_was_rolled_back_is_told_to_nobody(
+    store: SQLiteStore, db: sqlite3.Connection
+) -> None:
+    await store.set_limits([queue_limit("small", capacity=1)])
+    statements: list[str] = []
+    assert store._threads is not None
+    store._threads.writer._db.set_trace_callback(statements.append)
+    db.execute("BEGIN IMMEDIATE")
+    blocked = asyncio.ensure_future(insert_one(store))
+    while not statements:  # noqa: ASYNC110 - the writer waits for its turn
+        await asyncio.sleep(0.001)
+
+    # All three wait for one transaction. In it the second is served first, because it is plain, and
+    # the first finds no room; the third makes it fail, and then each is served by itself.
+    together = asyncio.ensure_future(
+        insert_all(
+            store,
+            [new_job(queue="small", unique=Unique("k"))],
+            [new_job(queue="small")],
+            [new_job(priority=2**70, unique=Unique("l"))],
+        )
+    )
+    while store._threads.writer._inbox.qsize() < 3:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    db.execute("COMMIT")
+    first, second, third = await together
+    await blocked
+
+    assert isinstance(first, list)
+    assert isinstance(second, QueueFull)
+    assert isinstance(third, Exception)
+    assert (await store.stats()).count() == 2
+
+
 async def test_a_commit_that_fails_is_told_or_made_again(
     store: SQLiteStore, path: Path, db: sqlite3.Connection
 ) -> None:
