@@ -27,7 +27,7 @@ from windlass.config import Settings
 from windlass.errors import ConfigError
 from windlass.events import EventBus
 from windlass.handles import JobHandle, SyncJobHandle
-from windlass.job import Limit, Retention
+from windlass.job import Limit, NewJob, Retention
 from windlass.limits import Rate
 from windlass.load import is_loading, target_of
 from windlass.observed import observed
@@ -35,7 +35,7 @@ from windlass.options import check_name, job_id
 from windlass.portal import Portal
 from windlass.retry import RetryPolicy
 from windlass.store import Store
-from windlass.tasks import Registry, Res, TaskDeclarations, limit_of
+from windlass.tasks import Registry, Res, TaskDeclarations, limit_of, retry_of
 
 if TYPE_CHECKING:
     from windlass.control import Control
@@ -78,9 +78,19 @@ class Windlass(TaskDeclarations[Res]):
         clock: Clock | None = None,
         durability: Literal["full", "normal"] | None = None,
     ) -> None:
+        if not (lifespan is None or callable(lifespan)):
+            raise ConfigError(
+                "lifespan is a function of the app, made by @asynccontextmanager, "
+                f"not {lifespan!r:.80}."
+            )
         self.settings = Settings.load(url=url, capacity=capacity, durability=durability)
         self.lifespan = lifespan
-        self.retry = retry or RetryPolicy()
+        self.retry = retry_of(retry) or RetryPolicy()
+        if not isinstance(retention, Retention | None):
+            raise ConfigError(
+                "retention is a Retention such as Retention(completed=timedelta(days=7)), "
+                f"not {retention!r:.80}."
+            )
         self.retention = retention or Retention()
         self.middleware = tuple(middleware)
         self.clock = clock or SystemClock()
@@ -150,7 +160,7 @@ class Windlass(TaskDeclarations[Res]):
 
         Raises as ``enqueue`` does, and then none of them was accepted.
         """
-        jobs = [call.new for call in calls]
+        jobs = [_new(call) for call in calls]
         if not jobs:
             return []
         client = self.client
@@ -322,6 +332,15 @@ class Windlass(TaskDeclarations[Res]):
 
     def __repr__(self) -> str:
         return f"<Windlass with {len(self.registry.tasks())} tasks>"
+
+
+def _new(call: object) -> NewJob:
+    if not isinstance(call, Call):
+        raise ConfigError(
+            f"enqueue_many takes calls such as task.bind(…), not {call!r:.80}: bind the arguments, "
+            "and leave the enqueueing to it."
+        )
+    return call.new
 
 
 _APPS: weakref.WeakSet[Windlass[Any]] = weakref.WeakSet()

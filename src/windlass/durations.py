@@ -34,7 +34,7 @@ def parse_duration(value: Duration, *, what: str = "A duration") -> timedelta:
     seconds = _seconds(value)
     if seconds is None:
         raise ConfigError(
-            f"{what} is a number of seconds, a timedelta, or text like '30s', '5m' or '1h30m', "
+            f"{what} is a number of seconds, or text like '30s', '5m' or '1h30m', "
             f"not {value!r:.80}."
         )
     if not 0 <= seconds <= _LONGEST.total_seconds():

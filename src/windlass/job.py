@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, NewType
 
 import msgspec
 
+from windlass.errors import ConfigError
 from windlass.limits import Rate
 
 __all__ = [
@@ -366,6 +367,15 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """At least, for rows whose id or key the caller chose: so long idempotency holds."""
     least: timedelta = timedelta(seconds=60)
     """At least, for any row: so long ``result()`` finds it."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            span = getattr(self, name)
+            if not isinstance(span, timedelta) or span < timedelta(0):
+                raise ConfigError(
+                    f"A retention's {name} is a timedelta of 0 or more, such as timedelta(days=7), "
+                    f"not {span!r:.80}."
+                )
 
 
 class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,25 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     exceptions: Mapping[type[BaseException], RetryPolicy | None] = {}
 
     def __post_init__(self) -> None:
+        for name, span in (("initial", self.initial), ("cap", self.cap)):
+            if not isinstance(span, timedelta):
+                raise ConfigError(
+                    f"A retry policy's {name} is a timedelta such as timedelta(seconds=5), "
+                    f"not {span!r:.80}."
+                )
+        for name, number in (("factor", self.factor), ("jitter", self.jitter)):
+            if not isinstance(number, int | float):
+                raise ConfigError(f"A retry {name} is a number, not {number!r:.80}.")
+        for kind, policy in self.exceptions.items():
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise ConfigError(
+                    f"A retry policy's exceptions are named by their classes, not by {kind!r:.80}."
+                )
+            if not isinstance(policy, RetryPolicy | None):
+                raise ConfigError(
+                    f"What holds for {kind.__name__} is a RetryPolicy, or None for no retry, "
+                    f"not {policy!r:.80}."
+                )
         if self.initial < timedelta(0) or self.cap > _LONGEST:
             raise ConfigError("A retry delay lies between 0 and 366 days.")
         if self.cap < self.initial:

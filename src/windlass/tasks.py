@@ -47,6 +47,7 @@ __all__ = [
     "TaskDeclarations",
     "TaskOptions",
     "limit_of",
+    "retry_of",
 ]
 
 P = ParamSpec("P")
@@ -210,7 +211,7 @@ def make_task(function: Any, options: dict[str, Any]) -> Task[..., Any]:
         aliases=_aliases(options.get("aliases", ())),
         run_in=_run_in(function, is_async, options.get("run_in")),
         defaults=_defaults(name, options),
-        retry=_retry(options.get("retry")),
+        retry=retry_of(options.get("retry")),
         limit=limit_of("type", name, options.get("concurrency"), options.get("rate")),
         context_param=_context_param(function, is_async),
     )
@@ -323,7 +324,8 @@ def _defaults(name: str, options: dict[str, Any]) -> JobOptions:
         raise ConfigError(f"Task {name!r}: {error}") from None
 
 
-def _retry(retry: object) -> RetryPolicy | None:
+def retry_of(retry: object) -> RetryPolicy | None:
+    """*retry* if it can say how to retry; else ConfigError."""
     if retry is None or isinstance(retry, RetryPolicy):
         return retry
     raise ConfigError(

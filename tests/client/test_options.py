@@ -58,7 +58,7 @@ def test_each_override_takes_its_place_and_the_rest_stays() -> None:
         ("max_attempts", 1001, "max_attempts is a whole number from 1 to 1000"),
         ("timeout", 0.001, "timeout lies between 10 ms and 30 days, not 0.001"),
         ("timeout", "31d", "timeout lies between 10 ms and 30 days, not '31d'"),
-        ("timeout", "soon", "timeout is a number of seconds, a timedelta, or text like '30s'"),
+        ("timeout", "soon", "timeout is a number of seconds, or text like '30s'"),
         ("delay", -1, "delay lies between 0 and 100 years, not -1"),
         ("delay", "3660d", "delay lies between 0 and 10 years"),
         ("expires", 0, "expires lies between 10 ms and 10 years"),

@@ -8,6 +8,7 @@ from datetime import timedelta
 import msgspec
 
 from windlass.errors import ConfigError
+from windlass.options import check_name
 
 __all__ = ["WorkerOptions"]
 
@@ -41,16 +42,24 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """End when nothing is left that could run now."""
 
     def __post_init__(self) -> None:
+        if self.queues is not None:
+            # A text is a collection, too: of letters.
+            if not isinstance(self.queues, frozenset | set):
+                raise ConfigError(
+                    f"A worker's queues are a set such as {{'mail'}}, not {self.queues!r:.80}."
+                )
+            for name in self.queues:
+                check_name(name, "A queue's name")
         _within("concurrency", self.concurrency, 0, 100_000)
         _within("threads", self.threads, 0, 10_000)
         _within("processes", self.processes, 0, 1_000)
         if not self.concurrency + self.threads + self.processes:
             raise ConfigError("A worker needs a slot: concurrency, threads or processes above 0.")
         for name in ("lease", "beat", "poll", "check"):
-            value = getattr(self, name)
+            value = _span(name, getattr(self, name))
             if not timedelta(milliseconds=10) <= value <= _DAY:
                 raise ConfigError(f"A worker's {name} lies between 10 ms and 1 day, not {value}.")
-        if not timedelta(0) <= self.grace <= _DAY:
+        if not timedelta(0) <= _span("grace", self.grace) <= _DAY:
             raise ConfigError(f"A worker's grace lies between 0 and 1 day, not {self.grace}.")
         if self.beat * 2 > self.lease:
             raise ConfigError(
@@ -59,6 +68,16 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+def _span(name: str, value: object) -> timedelta:
+    if not isinstance(value, timedelta):
+        raise ConfigError(
+            f"A worker's {name} is a timedelta such as timedelta(seconds=30), not {value!r:.80}."
+        )
+    return value
+
+
 def _within(name: str, value: int, least: int, most: int) -> None:
+    if type(value) is not int:
+        raise ConfigError(f"A worker's {name} is a whole number, not {value!r:.80}.")
     if not least <= value <= most:
         raise ConfigError(f"A worker's {name} lies between {least} and {most:,}, not {value}.")
