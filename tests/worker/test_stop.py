@@ -19,7 +19,7 @@ from tests.worker import tasks
 from tests.worker.support import QUICK, SOON, Bench, eventually, soon
 from windlass.context import Context, SyncContext
 from windlass.errors import ConfigError, StoreUnavailable
-from windlass.events import WorkerStopped
+from windlass.events import JobEnded, WorkerStopped
 from windlass.job import Status
 from windlass.store import HandOut
 from windlass.worker.presence import EXIT_STUCK
@@ -301,6 +301,8 @@ async def test_a_thread_that_does_not_end_is_settled_as_the_last_act_before_the_
     def stubborn() -> None:
         gate.wait(SOON)
 
+    told: list[JobEnded] = []
+    bench.events.subscribe(JobEnded, told.append)
     worker = bench.worker(embedded=False, exit=codes.append)
     run = asyncio.create_task(worker.run())
     job_id = await bench.put(stubborn)
@@ -311,6 +313,7 @@ async def test_a_thread_that_does_not_end_is_settled_as_the_last_act_before_the_
 
     job = await bench.job(job_id)
     assert codes == [EXIT_STUCK]
+    assert [(each.job.id, each.outcome) for each in told] == [(job_id, "snoozed")]
     # It may not start elsewhere before this process is gone.
     assert (job.status, job.failures, job.crashes) == (Status.SCHEDULED, 0, 0)
     assert await bench.store.workers() == []

@@ -162,7 +162,8 @@ class Presence:
         if answer.alive:
             await self._hand_back(compare(answer.held, held, self._runs.held.keys(), ()).orphans)
         if self._runs.active and not self.embedded:
-            await self._store.ack([self._last_ack(run) for run in self._runs.active])
+            last = [(run, self._last_ack(run)) for run in self._runs.active]
+            self._runs.answered(last, await self._store.ack([ack for _, ack in last]))
         await self._store.leave(self.id)
 
     def _last_ack(self, run: Run) -> Ack:
