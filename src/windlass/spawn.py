@@ -27,20 +27,27 @@ class Spawned:
     """A child process. Made on an event loop, and used there."""
 
     def __init__(self, command: Sequence[str], *, group: bool = False) -> None:
-        """Start *command*. *group*: in a process group of its own, out of the terminal's reach."""
+        """Start *command*. *group*: in a process group of its own, out of the terminal's reach.
+
+        Raises OSError when the system has no room for another process.
+        """
         loop = asyncio.get_running_loop()
         self.socket, theirs = socket.socketpair()
         self.gone = asyncio.Event()
         """Set when the process has ended."""
         self.on_gone: Callable[[], object] | None = None
         with theirs:
-            self._process = subprocess.Popen(
-                list(command),
-                env=os.environ | {VARIABLE: f"{theirs.fileno()}:{os.getpid()}"},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                process_group=0 if group else None,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    list(command),
+                    env=os.environ | {VARIABLE: f"{theirs.fileno()}:{os.getpid()}"},
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    process_group=0 if group else None,
+                )
+            except BaseException:
+                self.socket.close()
+                raise
         threading.Thread(
             target=self._wait, args=(loop,), name="windlass-child", daemon=True
         ).start()

@@ -19,6 +19,7 @@ from tests.worker.support import SOON, eventually, soon
 from windlass.client import new_job_id
 from windlass.events import EventBus
 from windlass.job import FINAL, Job, JobId, JobOptions, NewJob, Status
+from windlass.stores.memory import MemoryStore
 from windlass.stores.sqlite import SQLiteStore
 from windlass.tasks import Task
 from windlass.worker import Supervisor
@@ -295,3 +296,16 @@ async def test_a_storm_of_signals_at_any_moment_ends_it_and_loses_nothing(
     # Before Python is up, the signal simply kills it.
     assert await service.exit_code(process) in (0, -signal.SIGTERM)
     assert (await service.job(held)).status in (Status.PENDING, Status.COMPLETED)
+
+
+async def test_a_system_that_starts_no_process_is_told_of_and_given_up() -> None:
+    refusals: list[str] = []
+    supervisor = Supervisor(
+        ["/nowhere/windlass"], 2, MemoryStore(), EventBus(), on_refusal=refusals.append
+    )
+
+    async with asyncio.timeout(SOON):
+        code = await supervisor.run()
+
+    assert code != 0
+    assert refusals[:3] == ["No such file or directory"] * 3

@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -119,7 +119,13 @@ async def _play(url: str) -> Outcome:
             supervisor = _supervisor(app, url, bar)
             working = asyncio.create_task(supervisor.run())
             try:
-                in_flight = await _watch(app, supervisor, accepted, bar, begun + _MOST)
+                in_flight = await _watch(
+                    app,
+                    supervisor,
+                    accepted,
+                    bar,
+                    lambda: time.monotonic() > begun + _MOST or working.done(),
+                )
             finally:
                 supervisor.stop(timedelta(seconds=5))
                 await asyncio.wait([working])
@@ -180,6 +186,7 @@ def _supervisor(app: Windlass[Any], url: str, bar: Bar) -> Supervisor:
         app.events,
         grace=timedelta(seconds=2),
         on_death=lambda pid, how: bar.say(f"Process {pid} {how}; another takes its place."),
+        on_refusal=lambda why: bar.say(f"The system starts no worker process: {why}."),
     )
 
 
@@ -188,7 +195,7 @@ async def _watch(
     supervisor: Supervisor,
     accepted: dict[str, list[JobId]],
     bar: Bar,
-    give_up: float,
+    is_hopeless: Callable[[], bool],
 ) -> int:
     """Show how far it is, interfere, and return when all jobs have ended; the jobs in flight at the
     kill."""
@@ -196,7 +203,7 @@ async def _watch(
 
     total = sum(map(len, accepted.values()))
     cancelled, in_flight = False, 0
-    while time.monotonic() < give_up:
+    while not is_hopeless():
         stats = await app.control.stats()
         ended = stats.count(*FINAL)
         bar.update(ended, _note(stats.count), total)

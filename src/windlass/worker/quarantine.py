@@ -76,7 +76,10 @@ class Quarantine:
 
     async def _live(self, command: Sequence[str]) -> None:
         """One quarantine from start to burial."""
-        child = WorkerProcess(command)
+        try:
+            child = WorkerProcess(command)
+        except OSError:
+            return  # The system has no room for a process now; the suspects wait on.
         try:
             code = await child.wait()
         except asyncio.CancelledError:

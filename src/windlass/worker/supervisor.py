@@ -30,6 +30,7 @@ _STEADY = 10.0
 """Seconds after which a child counts as having started well."""
 _HOPELESS = 3
 """So many children in a row that ended in failure before they registered: it is no use."""
+_NOT_STARTED = 1
 _AFTER_GRACE = 6.0
 """Seconds after the grace when children that are still there are killed."""
 
@@ -80,6 +81,7 @@ class WorkerProcess:
 class Supervisor:
     """Keeps *processes* processes of *command* running until it is told to stop.
 
+    *on_death* is told of each child that dies, *on_refusal* when the system refuses to start one.
     The command is a worker that uses :class:`~windlass.worker.parent.ParentLink`, with the same
     *grace* as given here; ``windlass worker`` is one.
     """
@@ -94,6 +96,7 @@ class Supervisor:
         grace: timedelta = timedelta(seconds=30),
         rng: Random | None = None,
         on_death: Callable[[int, str], None] = lambda pid, how: None,
+        on_refusal: Callable[[str], None] = lambda why: None,
     ) -> None:
         self._command = list(command)
         self._count = processes
@@ -102,6 +105,7 @@ class Supervisor:
         self._grace = grace
         self._rng = rng or Random()
         self._on_death = on_death
+        self._on_refusal = on_refusal
         self._children: list[WorkerProcess] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked: list[Callable[[], None]] = []
@@ -164,7 +168,12 @@ class Supervisor:
 
     async def _live(self) -> tuple[int, bool]:
         """One child from start to burial."""
-        child = WorkerProcess(self._command)
+        try:
+            child = WorkerProcess(self._command)
+        except OSError as error:
+            self._on_refusal(error.strerror or str(error))
+            # As long as others work, this may pass.
+            return _NOT_STARTED, bool(self._children)
         self._children.append(child)
         try:
             code = await child.wait()
