@@ -31,6 +31,7 @@ from windlass.job import (
     Status,
     WorkerInfo,
 )
+from windlass.options import check_name
 from windlass.store import ControlStore
 from windlass.why import Ahead, Situation, Why, explain
 
@@ -230,11 +231,11 @@ class Control:
 
     async def pause(self, queue: str, *, reason: str | None = None) -> None:
         """Stop claiming from *queue*, on all workers and across restarts; what runs goes on."""
-        await self._store.pause(queue, True, reason=reason)
+        await self._store.pause(check_name(queue, "A queue's name"), True, reason=reason)
 
     async def resume(self, queue: str) -> None:
         """Go on claiming from *queue*."""
-        await self._store.pause(queue, False)
+        await self._store.pause(check_name(queue, "A queue's name"), False)
 
     async def set_limit(self, limit: Limit) -> None:
         """Set a queue's or type's limit as an operator: what code declares no longer counts."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,40 @@ def test_each_option_can_be_set_by_the_environment(
     monkeypatch.setenv("WINDLASS_JOBS_LIMIT", "2")
 
     assert len(shell("jobs", "--json").documents) == 2
+
+
+def test_what_the_system_refuses_is_told_without_a_stack(shell: Shell) -> None:
+    assert told(FileNotFoundError(2, "No such file or directory", "x.db")).message == (
+        "The system refuses: No such file or directory ('x.db')."
+    )
+    assert told(OSError("no more")).message == "The system refuses: no more."
+
+
+@pytest.mark.parametrize("command", ["status", "check", "migrate"])
+def test_the_database_of_another_program_is_not_looked_after(
+    shell: Shell, tmp_path: Path, command: str
+) -> None:
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as db:
+        db.execute("CREATE TABLE birds (name TEXT)")
+
+    answer = shell("db", command, "--url", f"sqlite:///{other}")
+
+    assert answer.code == 4
+    assert "another program" in answer.err
+
+
+def test_a_queue_that_cannot_be_is_not_paused(shell: Shell) -> None:
+    shell.enqueue("email", "to=a@b.c")
+
+    answer = shell("queues", "pause", "a b")
+
+    assert answer.code == 3
+    assert "A queue's name is" in answer.err
+
+
+def test_the_url_of_a_file_takes_no_parameters(shell: Shell) -> None:
+    answer = shell("jobs", "--url", "sqlite:///jobs.db?mode=ro")
+
+    assert answer.code == 3
+    assert "takes none" in answer.err

@@ -288,3 +288,46 @@ def test_the_demo_ends_with_a_proof(shell: Shell, tmp_path: Path) -> None:
     assert found["taken_back"] >= 1
     kept = shell("failures", "--json", "--url", f"sqlite:///{tmp_path}/demo.db").documents
     assert sum(group["count"] for group in kept) == found["failed"]
+
+
+LEAVING = """
+import asyncio, threading, time
+from windlass import Windlass
+
+app = Windlass("sqlite:///{path}")
+
+
+@app.task
+def leave_a_thread() -> None:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+
+
+@app.task
+async def leave_a_call() -> None:
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
+"""
+
+
+@pytest.mark.parametrize("task", ["leave_a_thread", "leave_a_call"])
+def test_threads_that_a_task_left_behind_do_not_keep_a_worker_from_ending(
+    shell: Shell, tmp_path: Path, task: str
+) -> None:
+    app = tmp_path / f"{task}_app.py"
+    app.write_text(LEAVING.format(path=shell.path))
+    shell.enqueue(task, "--app", str(app))
+
+    with started(tmp_path, "worker", str(app), "--drain", "--url", shell.url) as worker:
+        assert worker.end() == 0
+
+    assert json.loads(shell("jobs", "--json").out)["status"] == "completed"
+
+
+def test_a_worker_whose_terminal_is_closed_ends_in_good_order(slow: Shell, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    job = slow.enqueue("slow", f"mark={mark}")
+    with started(tmp_path, "worker", slow.app, "--url", slow.url, "--grace", "0s") as worker:
+        wait_for_file(mark)
+        assert worker.end(signal.SIGHUP) == 0
+
+    found = json.loads(slow("show", job, "--json").out)
+    assert (found["status"], found["crashes"]) == ("pending", 0)

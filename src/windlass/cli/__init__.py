@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import sys
+import threading
 from typing import Any
 
 import click
@@ -103,4 +106,14 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """The entry point of the ``windlass`` program."""
-    cli(prog_name="windlass")
+    if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    try:
+        cli(prog_name="windlass")
+    except SystemExit as end:
+        if threading.active_count() > 1:
+            from windlass.cli.exits import end_soon
+
+            end_soon(end.code if isinstance(end.code, int) else 0)
+        raise

@@ -177,16 +177,15 @@ def _file(place: Place) -> tuple[Path, str]:
 @contextmanager
 def _reader(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write; what SQLite says is told as an error of the store."""
-    from windlass.errors import StoreInvalid, StoreUnavailable
-    from windlass.stores.sqlite.files import connect_reader
+    from windlass.stores.sqlite.files import connect_reader, is_new
+    from windlass.stores.sqlite.trouble import as_store_error
 
     try:
         with closing(connect_reader(str(path.resolve()))) as connection:
+            is_new(connection, str(path))
             yield connection
-    except sqlite3.OperationalError as error:
-        raise StoreUnavailable(f"{str(path)!r} cannot be read now: {error}.") from None
-    except sqlite3.DatabaseError as error:
-        raise StoreInvalid(f"{str(path)!r} is no sound database: {error}.") from None
+    except sqlite3.Error as error:
+        raise as_store_error(error, str(path)) from None
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -9,7 +9,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import traceback
+from contextlib import suppress
 
 import click
 
@@ -39,8 +42,12 @@ __all__ = [
     "WAITED",
     "Told",
     "as_usage",
+    "end_soon",
     "told",
 ]
+
+_LAST_MOMENTS = 3.0
+"""Seconds that a process may take to end when all its work is done."""
 
 FAILED, USAGE, CONFIG, STORE, NOT_FOUND, CONFLICT, WAITED = 1, 2, 3, 4, 5, 6, 7
 
@@ -70,19 +77,46 @@ class Told(click.ClickException):
 
 
 def told(error: Exception, *, debug: bool = False) -> click.ClickException:
-    """*error* as it is shown. Errors that are not ours are bugs, or the system's: raised as they are."""
+    """*error* as it is shown. Errors that are neither ours nor the system's are bugs: raised as they
+    are."""
     ours = _first(error)
-    if not isinstance(ours, WindlassError):
+    if not isinstance(ours, WindlassError | OSError):
         raise error
     if debug:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    if not isinstance(ours, WindlassError):
+        return Told(f"The system refuses: {_refusal(ours)}.", FAILED)
     code = next((code for kind, code in _CODES if isinstance(ours, kind)), FAILED)
     return Told(str(ours), code)
+
+
+def end_soon(code: int) -> threading.Timer:
+    """End this process with *code*, unless it ends by itself within a few seconds.
+
+    Python waits without end for threads that tasks have left behind; a program that was told to stop
+    must not. Cancel the answer if the process is to live on.
+    """
+
+    def end() -> None:
+        with suppress(OSError):
+            click.echo("Threads that tasks left behind would not end; they are cut off.", err=True)
+        os._exit(code)
+
+    timer = threading.Timer(_LAST_MOMENTS, end)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def as_usage(error: ConfigError) -> click.UsageError:
     """An option that the person just typed: wrong usage, not wrong configuration."""
     return click.UsageError(str(error))
+
+
+def _refusal(error: OSError) -> str:
+    """What the system says, and of what; in its own words where it says nothing else."""
+    text = error.strerror or str(error) or type(error).__name__
+    return f"{text} ({error.filename!r})" if error.filename else text
 
 
 def _first(error: BaseException) -> BaseException:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,8 +46,9 @@ def emit(document: object) -> None:
 
 
 def say(text: str) -> None:
-    """Something for the person, on stderr."""
-    click.echo(text, err=True)
+    """Something for the person, on stderr. Nobody may be there to read it: the terminal was closed."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

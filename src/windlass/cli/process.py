@@ -7,6 +7,7 @@ runs, and which exit code it ends with. What signals mean stands in ``windlass.w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -114,6 +115,7 @@ def make_supervisor(app: Windlass[Any], target: str, settings: Settings, *more: 
         app.events,
         grace=settings.grace,
         on_death=lambda pid, how: say(f"Worker process {pid} {how}; another takes its place."),
+        on_refusal=lambda why: say(f"The system starts no worker process: {why}."),
     )
 
 
@@ -150,6 +152,20 @@ class Forcible:
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:
     """Run *main* on the fastest event loop that is installed; its exit code."""
+    from windlass.cli.exits import end_soon
+
+    with contextlib.ExitStack() as after:
+
+        async def to_the_end() -> int:
+            code = await main
+            # Closing the loop waits for the threads that it has started, however long they take.
+            after.callback(end_soon(code).cancel)
+            return code
+
+        return _run(to_the_end())
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
     try:
         import uvloop
     except ImportError:

@@ -159,8 +159,8 @@ class _Serving:
     async def run(self) -> None:
         """Serve until told to stop, or until a part of it ends by itself."""
         async with self.app:
-            say(self._greeting())
             api = self._make_api()
+            say(self._greeting())
             http = _http_server(api)
             serving = asyncio.create_task(http.serve(sockets=[self.listener]))
             working = asyncio.create_task(self._work())

@@ -52,6 +52,10 @@ def _path(url: str, rest: str) -> str:
             f"{url!r} names no file: write 'sqlite:///jobs.db' for a file in the current "
             "directory, or 'sqlite:////var/lib/jobs.db' (four slashes) for an absolute path."
         )
+    if "?" in rest:
+        raise ConfigError(
+            f"{url!r} has parameters, and the store takes none: end the URL with the file's name."
+        )
     return rest[3:]
 
 

@@ -1,6 +1,7 @@
 """What signals mean to a worker or a supervisor.
 
     SIGTERM, SIGINT    stop; the second time: hand everything back now; the third time: exit
+    SIGHUP             the same: the terminal was closed. Where it is ignored (nohup), it stays so
     SIGUSR1, SIGTSTP   claim nothing more, and go on running what runs;  SIGCONT  claim again
     SIGUSR2            one line of status on stderr
     SIGQUIT            the stacks of all threads and asyncio tasks on stderr
@@ -73,6 +74,8 @@ def handle_signals(
         signal.SIGUSR2: on_status,
         signal.SIGQUIT: on_quit,
     }
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        handlers[signal.SIGHUP] = on_stop
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
     def restore() -> None:

@@ -20,7 +20,7 @@ from windlass.errors import SchemaMismatch, StoreInvalid, StoreUnavailable
 from windlass.stores.sqlite.sql import migrations
 
 __all__ = [
-    "SCHEMA", "Space", "connect", "connect_reader", "file_system", "identity", "migrate",
+    "SCHEMA", "Space", "connect", "connect_reader", "file_system", "identity", "is_new", "migrate",
     "must_be_in_place", "prepare", "wal_bytes",
 ]  # fmt: skip
 
@@ -162,17 +162,24 @@ def migrate(db: sqlite3.Connection, path: str) -> None:
         raise
 
 
+def is_new(db: sqlite3.Connection, path: str) -> bool:
+    """Whether the file is empty; refuses one of another program."""
+    [(application,)] = db.execute("PRAGMA application_id").fetchall()
+    [(tables,)] = db.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    if application == _APPLICATION:
+        return False
+    if tables or application:
+        raise StoreInvalid(
+            f"{path!r} is a database of another program: give Windlass a file of its own."
+        )
+    return True
+
+
 def _identify(db: sqlite3.Connection, path: str) -> int:
     """The schema version of the file, 0 for a new one; refuses what is not ours or too new."""
-    [(application,)] = db.execute("PRAGMA application_id").fetchall()
-    [(version,)] = db.execute("PRAGMA user_version").fetchall()
-    [(tables,)] = db.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    if application != _APPLICATION:
-        if tables or application:
-            raise StoreInvalid(
-                f"{path!r} is a database of another program: give Windlass a file of its own."
-            )
+    if is_new(db, path):
         return 0
+    [(version,)] = db.execute("PRAGMA user_version").fetchall()
     [(least,)] = db.execute("SELECT value FROM meta WHERE key = 'min_code'").fetchall()
     if least > SCHEMA:
         raise SchemaMismatch(
