@@ -337,6 +337,26 @@ async def test_whatever_makes_a_coroutine_is_awaited(make: str) -> None:
     assert await fan_out(calls[make], [1, 2]) == [2, 3]
 
 
+async def test_items_that_swallow_the_cancellation_begin_no_further_call() -> None:
+    begun: list[int] = []
+
+    async def stubborn() -> AsyncIterator[int]:
+        yield 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            yield 2
+
+    async def fail(n: int) -> None:
+        begun.append(n)
+        raise ValueError(n)
+
+    with pytest.raises(ValueError, match="1"):
+        await fan_out(fail, stubborn())
+
+    assert begun == [1]
+
+
 async def test_stop_iteration_from_a_thread_is_an_error_and_no_hang() -> None:
     def stop(n: int) -> int:
         return next(iter([]))

@@ -88,3 +88,13 @@ def test_one_may_start_when_it_was_said_that_it_opens(rate: Rate, spent: int, ga
     assert room(rate, tat, now + wait + 1e-5) >= 1
     if wait > 1e-3:
         assert room(rate, tat, now + wait - 5e-4) == 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "now"),
+    [(Rate(3, 1.0), 1_713_436_424.41124), (Rate(7, 60.0), 1_713_020_153.534648)],
+)
+def test_a_time_rounded_to_its_microsecond_is_not_too_early(rate: Rate, now: float) -> None:
+    tat = take(rate, 0.0, now, 1)
+
+    assert room(rate, tat, round(tat, 6)) == 1

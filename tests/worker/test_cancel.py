@@ -6,14 +6,17 @@ import asyncio
 import threading
 import time
 from asyncio import CancelledError
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from tests.worker import tasks
 from tests.worker.support import SOON, Bench, eventually
-from windlass.context import Context, SyncContext
+from windlass.context import Context, Run, SyncContext
+from windlass.executors import call_on_loop
 from windlass.job import Job, JobId, Status
+from windlass.lifecycle import Cancelled, Interrupted, Outcome
+from windlass.worker.execute import execute
 
 
 async def cancel(bench: Bench, job_id: JobId) -> None:
@@ -41,6 +44,29 @@ async def test_a_job_that_waits_never_starts() -> None:
         job = await bench.until(job_id)
 
     assert (job.status, job.reason, job.fence) == (Status.CANCELLED, "asked for", 0)
+
+
+@pytest.mark.parametrize(
+    ("why", "outcome"),
+    [
+        ("cancelled", Cancelled()),
+        ("shutdown", Interrupted(started=False)),
+        ("lost", Interrupted(started=False)),
+    ],
+)
+async def test_a_run_that_is_ended_before_its_first_step_never_takes_it(
+    why: Literal["cancelled", "shutdown", "lost"], outcome: Outcome
+) -> None:
+    bench = Bench()
+
+    @bench.registry.task
+    async def never() -> None:
+        raise AssertionError("started")
+
+    run = Run(await bench.job(await bench.put(never)), bench.store)
+    run.end(why)
+
+    assert await execute(run, never, call_on_loop) == outcome
 
 
 async def test_a_running_async_task_is_cancelled_at_its_next_await_and_may_clean_up() -> None:
