@@ -12,6 +12,7 @@ import pytest
 
 from tests.reliability import quarantine
 from tests.reliability.protocol import Budget, Clauses, explore, without
+from tests.reliability.reports import Reports
 
 QUIET = Budget(kills=0, freezes=0, drops=0, late=0, steps=0, fails=0, stops=0, cancels=0, tokens=2)
 
@@ -62,13 +63,17 @@ def test_the_clauses_are_enough(budget: Budget) -> None:
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("budget", ENOUGH_IN_FULL.values(), ids=ENOUGH_IN_FULL)
-def test_the_clauses_are_enough_in_wider_bounds(budget: Budget, torture: bool) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "budget"), ENOUGH_IN_FULL.items(), ids=ENOUGH_IN_FULL)
+def test_the_clauses_are_enough_in_wider_bounds(
+    name: str, budget: Budget, torture: bool, reports: Reports
+) -> None:
     # Narrower by one disturbance where time is short; whole under `make torture`.
     narrowed = budget if torture else budget._replace(drops=0, late=0, tokens=2)
 
     found = explore(Clauses(), narrowed)
 
+    reports.add(f"Model: {name}", {"states": found.states}, [] if found.sound else [str(found)])
     assert found.sound, found
 
 
