@@ -43,6 +43,26 @@ async def insert_all(
     return await asyncio.gather(*(store.insert(batch) for batch in batches), return_exceptions=True)
 
 
+async def in_one_transaction(
+    store: SQLiteStore, db: sqlite3.Connection, *batches: list[NewJob]
+) -> list[list[Inserted] | BaseException]:
+    """The same without luck: the writer is kept waiting, with a job of its own, until all are in."""
+    assert store._threads is not None
+    writer = store._threads.writer
+    statements: list[str] = []
+    writer._db.set_trace_callback(statements.append)
+    db.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.ensure_future(insert_one(store))
+    while not statements:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    answers = asyncio.ensure_future(insert_all(store, *batches))
+    while writer._inbox.qsize() < len(batches):  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    db.execute("COMMIT")
+    await waiting
+    return await answers
+
+
 async def test_callers_that_wait_at_one_moment_share_a_commit(store: SQLiteStore) -> None:
     await insert_one(store)
     statements: list[str] = []
@@ -114,34 +134,35 @@ async def test_a_refusal_that_was_rolled_back_is_told_to_nobody(
     store: SQLiteStore, db: sqlite3.Connection
 ) -> None:
     await store.set_limits([queue_limit("small", capacity=1)])
-    statements: list[str] = []
-    assert store._threads is not None
-    store._threads.writer._db.set_trace_callback(statements.append)
-    db.execute("BEGIN IMMEDIATE")
-    blocked = asyncio.ensure_future(insert_one(store))
-    while not statements:  # noqa: ASYNC110 - the writer waits for its turn
-        await asyncio.sleep(0.001)
 
-    # All three wait for one transaction. In it the second is served first, because it is plain, and
-    # the first finds no room; the third makes it fail, and then each is served by itself.
-    together = asyncio.ensure_future(
-        insert_all(
-            store,
-            [new_job(queue="small", unique=Unique("k"))],
-            [new_job(queue="small")],
-            [new_job(priority=2**70, unique=Unique("l"))],
-        )
+    # The second is served first, because it is plain, and the first finds no room; then the third
+    # makes the transaction fail, and each is served by itself.
+    first, second, third = await in_one_transaction(
+        store,
+        db,
+        [new_job(queue="small", unique=Unique("k"))],
+        [new_job(queue="small")],
+        [new_job(priority=2**70, unique=Unique("l"))],
     )
-    while store._threads.writer._inbox.qsize() < 3:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-    db.execute("COMMIT")
-    first, second, third = await together
-    await blocked
 
     assert isinstance(first, list)
     assert isinstance(second, QueueFull)
     assert isinstance(third, Exception)
-    assert (await store.stats()).count() == 2
+    assert [job.unique_key for job in await all_jobs(store)] == [None, "k"]
+
+
+async def test_callers_in_one_transaction_share_the_room_of_a_queue(
+    store: SQLiteStore, db: sqlite3.Connection
+) -> None:
+    await store.set_limits([queue_limit("small", capacity=5)])
+    sizes = (2, 2, 2, 1, 1)
+
+    answers = await in_one_transaction(
+        store, db, *[[new_job(queue="small") for _ in range(size)] for size in sizes]
+    )
+
+    kinds = [type(each) if isinstance(each, BaseException) else len(each) for each in answers]
+    assert kinds == [2, 2, QueueFull, 1, QueueFull]
 
 
 async def test_a_commit_that_fails_is_told_or_made_again(
