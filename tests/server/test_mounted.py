@@ -17,37 +17,37 @@ from windlass.server import ServerApp, create_app
 
 @pytest.fixture
 async def client(api: ServerApp) -> AsyncIterator[httpx2.AsyncClient]:
-    site = Starlette(routes=[Mount("/work/jobs-api", api)])
+    site = Starlette(routes=[Mount("/ops/jobs-api", api)])
     transport = httpx2.ASGITransport(site)
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
 async def test_addresses_stay_within_the_prefix(client: httpx2.AsyncClient) -> None:
-    created = await client.post("/work/jobs-api/jobs", json=EMAIL)
-    await client.post("/work/jobs-api/jobs", json=EMAIL)
-    page = await client.get("/work/jobs-api/jobs?limit=1")
-    index = await client.get("/work/jobs-api/")
+    created = await client.post("/ops/jobs-api/jobs", json=EMAIL)
+    await client.post("/ops/jobs-api/jobs", json=EMAIL)
+    page = await client.get("/ops/jobs-api/jobs?limit=1")
+    index = await client.get("/ops/jobs-api/")
 
     job = await client.get(created.headers["location"])
     following = await client.get(page.headers["link"].partition(">")[0][1:])
 
     assert job.json()["id"] == created.json()["id"]
     assert [each["id"] for each in following.json()] == [created.json()["id"]]
-    assert index.json()["links"]["jobs"] == "/work/jobs-api/jobs"
+    assert index.json()["links"]["jobs"] == "/ops/jobs-api/jobs"
 
 
 async def test_the_document_says_where_the_api_is(client: httpx2.AsyncClient) -> None:
-    document = (await client.get("/work/jobs-api/openapi.json")).json()
+    document = (await client.get("/ops/jobs-api/openapi.json")).json()
 
-    assert document["servers"] == [{"url": "/work/jobs-api"}]
+    assert document["servers"] == [{"url": "/ops/jobs-api"}]
     assert "/jobs" in document["paths"]
 
 
 async def test_what_is_not_there_is_a_problem_and_not_the_sites_own_page(
     client: httpx2.AsyncClient,
 ) -> None:
-    response = await client.get("/work/jobs-api/nothing")
+    response = await client.get("/ops/jobs-api/nothing")
 
     assert response.status_code == 404
     assert response.json()["code"] == "not-found"
