@@ -48,7 +48,11 @@ def load_app(target: str) -> Windlass[Any]:
     is_file = place.endswith(".py") or os.sep in place
     with _while_loading():
         module = _import_file(Path(place)) if is_file else _import_module(place)
-    return _named(module, place, attribute) if attribute else _only(module, place)
+    app = _named(module, place, attribute) if attribute else _only(module, place)
+    for task in app.registry.tasks():
+        # Better here than at each job: the module is whole, and what its tasks name must be there.
+        task.signature.resolve()
+    return app
 
 
 def is_loading() -> bool:

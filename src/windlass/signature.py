@@ -133,6 +133,14 @@ class Signature:
         """The parameters that a payload may name, without those caught by ``**kwargs``."""
         return self._names
 
+    def resolve(self) -> None:
+        """Find what the annotations name, by the end of their module at the latest.
+
+        Raises TaskError for one that names nothing.
+        """
+        if self._plan is None:
+            self._planned()
+
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """The payload of the call ``function(*args, **kwargs)``, bound and checked.
 

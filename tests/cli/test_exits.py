@@ -144,3 +144,17 @@ def test_the_url_of_a_file_takes_no_parameters(shell: Shell) -> None:
 
     assert answer.code == 3
     assert "takes none" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tail", "--for", "x"], "--for is a number of seconds"),
+        (["enqueue", "email", "to=a", "to=b"], "'to' is given twice"),
+    ],
+)
+def test_what_was_typed_wrong_is_wrong_usage(shell: Shell, arguments: list[str], says: str) -> None:
+    answer = shell(*arguments)
+
+    assert answer.code == 2
+    assert says in answer.err

@@ -98,6 +98,11 @@ def test_an_app_is_found_inside_an_object(write: Write) -> None:
             "shop_c",
             r"Two tasks are called 'f': .*shop_c.py:4.* and .*shop_c.py:6",
         ),
+        (
+            ONE + "@app.task\ndef f(to: 'Nobody') -> None: ...\n",
+            "shop_c",
+            "annotation of parameter 'to' of task f cannot be resolved: name 'Nobody' is not",
+        ),
         (ONE + "app.run_worker()\n", "shop_c", "put it under `if __name__ == '__main__':`"),
         (
             'from windlass import Windlass\napp = Windlass("mongo://x")\n',

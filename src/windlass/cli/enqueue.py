@@ -104,6 +104,8 @@ def _payload(arguments: Sequence[str]) -> dict[str, tuple[str, Any]]:
         name, equals, text = argument.partition("=")
         if not equals or not name:
             raise click.UsageError(f"{argument!r} is no argument: write it as NAME=VALUE.")
+        if name in payload:
+            raise click.UsageError(f"{name!r} is given twice: leave one of them out.")
         try:
             value = json.loads(text)
         except ValueError:

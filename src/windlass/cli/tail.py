@@ -72,9 +72,14 @@ async def _tail(
     seconds: str | None,
     as_json: bool,
 ) -> None:
+    from windlass.cli.exits import as_usage
     from windlass.durations import parse_duration
+    from windlass.errors import ConfigError
 
-    span = None if seconds is None else parse_duration(seconds, what="--for").total_seconds()
+    try:
+        span = None if seconds is None else parse_duration(seconds, what="--for").total_seconds()
+    except ConfigError as error:
+        raise as_usage(error) from None
     async with opened(place) as app:
         wanted = {(await app.control.get(name)).id for name in ids}
         follower = _Follower(app.control, types, queues, wanted, limit, as_json)
