@@ -266,7 +266,7 @@ class Signature:
                 problems.append(self._unknown(name))
         problems += self._missing(bound)
         if problems:
-            raise self._error(problems)
+            raise self._error(problems) from None
         ordered = {name: bound[name] for name in self._names if name in bound}
         return ordered | bound
 
@@ -289,7 +289,7 @@ class Signature:
                 # As in decode().
                 problems += field_errors(_pointer(name), error, decoder, value)
         if problems:
-            raise self._error(problems)
+            raise self._error(problems) from None
         return arguments
 
     def _arranged(self, arguments: dict[str, Any]) -> Call:

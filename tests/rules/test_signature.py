@@ -644,3 +644,14 @@ def test_what_a_small_job_costs_is_reported(record_property: Any) -> None:
         record_property(f"{name}_us", round(seconds * 1e6, 2))
 
     assert payload == b'{"i":1}'
+
+
+def test_an_error_about_a_payload_shows_nothing_of_how_it_was_found() -> None:
+    def greet(name: str) -> None: ...
+
+    signature = Signature.of(greet)
+
+    for call in (lambda: signature.decode(b'{"who":1}'), lambda: signature.encode((5,), {})):
+        with pytest.raises(PayloadError) as raised:
+            call()
+        assert raised.value.__suppress_context__
