@@ -357,3 +357,21 @@ async def test_a_lost_reply_to_a_beat_ends_nothing() -> None:
         job = await bench.until(job_id)
 
     assert (job.status, job.fence) == (Status.COMPLETED, 1)
+
+
+async def test_a_worker_that_cannot_beat_ends_and_does_not_live_on_as_a_zombie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+
+    @bench.registry.task
+    async def nothing() -> None: ...
+
+    def refuse() -> asyncio.AbstractEventLoop:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", refuse)
+
+    with pytest.raises(OSError, match="Too many open files"):
+        async with asyncio.timeout(SOON):
+            await bench.worker(embedded=False).run()

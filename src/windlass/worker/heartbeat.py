@@ -122,10 +122,19 @@ class Heartbeat:
         self._wake = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to beat. Called on the worker's loop, whose thread is the one to be watched."""
+        """Begin to beat. Called on the worker's loop, whose thread is the one to be watched.
+
+        Raises OSError when the system has no room for it.
+        """
         self._confirmed = self._turned = self._looked = self._clock.monotonic()
         self._handlers_thread = threading.get_ident()
-        self._thread = threading.Thread(target=self._main, name="windlass-heartbeat", daemon=True)
+        # The loop is made here, where a lack of descriptors ends the worker, and not in a thread whose
+        # end nobody would notice.
+        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        runner.get_loop()
+        self._thread = threading.Thread(
+            target=self._main, args=(runner,), name="windlass-heartbeat", daemon=True
+        )
         self._thread.start()
 
     def beat_now(self) -> None:
@@ -157,8 +166,8 @@ class Heartbeat:
 
     # ------------------------------------------------------------------ in the thread
 
-    def _main(self) -> None:
-        with asyncio.Runner() as runner:
+    def _main(self, runner: asyncio.Runner) -> None:
+        with runner:
             runner.run(self._live())
 
     async def _live(self) -> None:
