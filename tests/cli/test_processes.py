@@ -331,3 +331,18 @@ def test_a_worker_whose_terminal_is_closed_ends_in_good_order(slow: Shell, tmp_p
 
     found = json.loads(slow("show", job, "--json").out)
     assert (found["status"], found["crashes"]) == ("pending", 0)
+
+
+def test_a_measurement_that_is_ended_leaves_nothing_behind(shell: Shell, tmp_path: Path) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    with started(tmp_path, "bench", "--jobs", "1000000", "--directory", str(place)) as bench:
+        pause = threading.Event()
+        for _ in range(1000):
+            if list(place.glob("*/bench.db-wal")):
+                break
+            pause.wait(0.02)
+        code = bench.end(signal.SIGTERM)
+
+    assert code == 143
+    assert list(place.iterdir()) == []

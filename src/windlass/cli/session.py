@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,8 +143,17 @@ async def opened(
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end."""
-    return asyncio.run(coroutine)
+    """Run a command's coroutine to its end. SIGTERM ends it in good order, as Ctrl-C does: what was
+    made for a while is removed."""
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        return asyncio.run(coroutine)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _must_exist(url: str) -> None:
