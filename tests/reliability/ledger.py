@@ -33,8 +33,6 @@ class Kind(StrEnum):
     """It was ended before it got through."""
     STALE = "X"
     """A worker was told that what it wanted to write came too late."""
-    LOST = "L"
-    """A worker learned that it had been declared dead."""
     KILLED = "K"
     """The harness killed a worker, or a worker's own task did."""
     STOPPED = "Z"

@@ -24,7 +24,7 @@ from windlass import Context, SyncContext, Windlass
 from windlass.client import new_job_id
 from windlass.clock import SystemClock
 from windlass.errors import StoreError
-from windlass.events import AckStale, WorkerLost
+from windlass.events import AckStale
 from windlass.stores.sqlite.ack import ack
 from windlass.stores.sqlite.request import Request
 from windlass.stores.sqlite.writer import Writer
@@ -51,7 +51,6 @@ app = Windlass(
     clock=SteppedClock() if orders.clock else None,
 )
 app.events.subscribe(AckStale, lambda event: ledger.note(Kind.STALE, event.id))
-app.events.subscribe(WorkerLost, lambda event: ledger.note(Kind.LOST))
 
 # ---------------------------------------------------------------- tasks
 
