@@ -62,7 +62,9 @@ def test_any_exception_may_carry_retry_after() -> None:
     assert policy.asked(ValueError()) is None
 
 
-@pytest.mark.parametrize("nonsense", [-1, "soon", float("nan"), float("inf"), True, None])
+@pytest.mark.parametrize(
+    "nonsense", [-1, timedelta(seconds=-1), "soon", float("nan"), float("inf"), True, None]
+)
 def test_a_nonsensical_retry_after_is_ignored(nonsense: object) -> None:
     error = ValueError()
     error.retry_after = nonsense  # type: ignore[attr-defined]

@@ -367,6 +367,14 @@ async def test_both_limits_hold_and_others_go_on(store: Store) -> None:
     ]  # fmt: skip
 
 
+async def test_what_a_limit_holds_back_takes_no_place_in_the_answer(store: Store) -> None:
+    await store.set_limits([queue_limit("a", concurrency=1)])
+    await store.insert([new_job(queue="a", priority=1) for _ in range(5)])
+    await store.insert([new_job(queue="b") for _ in range(5)])
+
+    assert [job.queue for job in await claim(store, 4)] == ["a", "b", "b", "b"]
+
+
 async def test_a_concurrency_of_nothing_lets_nothing_run(store: Store) -> None:
     await store.set_limits([queue_limit(concurrency=0)])
     await insert_one(store)

@@ -108,6 +108,27 @@ async def test_an_ack_that_the_store_refuses_is_reduced_and_harms_no_other() -> 
     assert (bad_job.failures, bad_job.errors) == (1, ())
 
 
+@pytest.mark.parametrize("trouble", [StoreUnavailable("away"), StoreFull("full")])
+async def test_an_outage_while_acks_go_one_by_one_reduces_none(trouble: Exception) -> None:
+    bench = Bench()
+    errors = iter([RuntimeError("one of them is bad"), trouble])
+
+    async def fail(acks: Any) -> None:
+        for error in errors:
+            raise error
+
+    bench.store.before["ack"] = fail
+
+    @bench.registry.task
+    async def work() -> int:
+        return 1
+
+    async with bench.working():
+        job = await bench.until(await bench.put(work))
+
+    assert (job.status, bytes(job.result or b"")) == (Status.COMPLETED, b"1")
+
+
 async def test_a_stale_outcome_changes_nothing_and_is_counted() -> None:
     bench = Bench()
     gate = asyncio.Event()
