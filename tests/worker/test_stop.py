@@ -82,7 +82,10 @@ async def test_after_the_grace_runs_are_interrupted_and_cost_no_attempt() -> Non
     assert await bench.store.workers() == []
 
 
-async def test_a_second_stop_shortens_the_grace() -> None:
+@pytest.mark.parametrize("hours", [(1, 0), (0, 1)])
+async def test_a_second_stop_may_shorten_the_grace_and_never_lengthens_it(
+    hours: tuple[int, int],
+) -> None:
     bench = Bench()
 
     @bench.registry.task
@@ -93,9 +96,8 @@ async def test_a_second_stop_shortens_the_grace() -> None:
     run = asyncio.create_task(worker.run())
     job_id = await bench.put(work)
     await bench.until(job_id, Status.PROCESSING)
-    worker.stop(timedelta(hours=1))
-    await eventually(lambda: worker.state == "stopping")
-    worker.stop(timedelta(0))
+    for grace in hours:
+        worker.stop(timedelta(hours=grace))
     await soon(run)
 
     assert (await bench.job(job_id)).status is Status.PENDING

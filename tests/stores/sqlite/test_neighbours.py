@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.stores.sqlite.conftest import Program
-from tests.stores.support import all_jobs, insert_one, new_job
+from tests.stores.support import all_jobs, end, insert_one, line, new_job, raised, start_one
+from windlass.clock import FakeClock
 from windlass.errors import ConfigError, StoreInvalid, StoreUnavailable
-from windlass.job import JobFilter
+from windlass.job import JobFilter, Retention
+from windlass.lifecycle import Returned
+from windlass.retry import NO_RETRY
 from windlass.stores.sqlite import SQLiteStore, files, find, lock, writer
 
 NOTE = "INSERT INTO notes VALUES (1)"
@@ -221,18 +224,32 @@ async def test_a_search_that_takes_too_long_is_ended(
     assert len((await store.find(JobFilter(), 10)).jobs) == 10
 
 
-async def test_a_number_is_never_given_twice(store: SQLiteStore, path: Path) -> None:
-    from windlass.job import Retention
-
+async def test_a_number_is_never_given_twice(store: SQLiteStore, clock: FakeClock) -> None:
+    kept_long = await start_one(store)
+    await end(store, kept_long, raised(), NO_RETRY)
     job = await insert_one(store)
     await store.cancel([job.id], reason="no")
-    clock = store._clock
-    clock.advance(Retention().cancelled)  # type: ignore[attr-defined]
-    assert await store.prune(Retention(), 10) == 1
+    for kept in (Retention().cancelled, Retention().failed):
+        clock.advance(kept)
+        assert await store.prune(Retention(), 10) == 1
     await store.close()
     await store.open()
 
     assert (await insert_one(store)).seq > job.seq
+
+
+async def test_nothing_is_left_of_a_job_that_was_pruned(
+    store: SQLiteStore, clock: FakeClock, db: sqlite3.Connection
+) -> None:
+    job = await start_one(store)
+    await store.log(job.claim, [line("a"), line("b")])
+    await end(store, job, Returned())
+    clock.advance(Retention().completed)
+
+    await store.prune(Retention(), 10)
+
+    tables = [db.execute(f"SELECT count(*) FROM {name}").fetchone() for name in ("jobs", "logs")]
+    assert tables == [(0,), (0,)]
 
 
 async def test_the_log_is_brought_into_the_file_when_idle(
